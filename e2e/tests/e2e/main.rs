@@ -1,0 +1,7 @@
+//! The end-to-end tests: one binary, as each links a lot. A module a subject; each test states one promise.
+//!
+//! - `harness`: the harness itself, so that a broken test bed is not taken for a broken product.
+//! - `playground`: `cargo xtask cluster`.
+
+mod harness;
+mod playground;

@@ -1,0 +1,151 @@
+//! The Wasmtime engine: compiles components off the async threads, keeps the machine code on disk, and bounds what an
+//! instance may use.
+//!
+//! There are two engines in one, since supporting component-model concurrency costs every call: one without it for
+//! components that use only WASI 0.2, one with it for the rest. What a component imports and exports decides.
+//!
+//! Not here: what instances see of the host (plugins), and when they are made (the plugins that call them).
+
+mod builder;
+mod cache;
+mod compile;
+mod config;
+mod inspect;
+mod limits;
+mod ticker;
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, ops::Deref, sync::Arc};
+
+use wasmtime::component::{Component, Linker};
+
+use crate::{source::Fetched, spec::Digest, wit::World};
+
+pub use builder::{EngineBuilder, EngineError, Pooling};
+pub use compile::CompileError;
+pub use limits::InstanceLimits;
+pub use ticker::TICK;
+
+/// Which of the two engines a component was compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Flavor {
+    /// Without component-model concurrency: faster, enough for WASI 0.2.
+    Plain,
+    /// With it: needed for WASI 0.3 and every async import or export.
+    Concurrent,
+}
+
+impl Flavor {
+    /// Both, in the order of how common they are.
+    pub const ALL: [Self; 2] = [Self::Plain, Self::Concurrent];
+
+    /// A short word for file names and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Concurrent => "concurrent",
+        }
+    }
+}
+
+/// A compiled component; cheap to clone. As long as a clone lives, compiling the same bytes again returns this one.
+#[derive(Clone)]
+pub struct Compiled(Arc<CompiledParts>);
+
+/// What a [`Compiled`] consists of.
+pub struct CompiledParts {
+    /// Digest of the component's bytes.
+    pub digest: Digest,
+    /// The machine code.
+    pub component: Component,
+    /// What it imports and exports.
+    pub world: Arc<World>,
+    /// Imports and exports whose names are not interfaces (a bare function), as they are written. Nobody offers such imports
+    /// and nobody calls such exports.
+    pub bare_names: Vec<String>,
+    /// The engine that it belongs to.
+    pub flavor: Flavor,
+}
+
+impl Deref for Compiled {
+    type Target = CompiledParts;
+
+    fn deref(&self) -> &CompiledParts {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Compiled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Compiled").field("digest", &self.digest).field("flavor", &self.flavor).finish_non_exhaustive()
+    }
+}
+
+/// Compiles and runs components; cheap to clone. Its threads end when the last clone, and the last thing that it compiled,
+/// is gone.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    plain: wasmtime::Engine,
+    concurrent: wasmtime::Engine,
+    max_memory: usize,
+    pooled: bool,
+    compiler: compile::Compiler,
+}
+
+impl Engine {
+    /// An engine with options; every one of them has a default.
+    #[must_use]
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder::default()
+    }
+
+    /// Compiles a component, or loads it from the cache.
+    ///
+    /// # Guarantees
+    /// The same digest is compiled once, however many ask at the same time, and shared as long as anybody holds it. Compiling
+    /// happens on threads of its own, of low priority; a compile that nobody waits for any more is still finished, for the
+    /// cache. Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`CompileError`]: the bytes are no component, Wasmtime refuses them, or they cannot be read.
+    pub async fn compile(&self, fetched: &Fetched) -> Result<Compiled, CompileError> {
+        self.0.compiler.compile(self.clone(), fetched.clone()).await
+    }
+
+    /// An empty linker for components of one flavor.
+    #[must_use]
+    pub fn linker<T: 'static>(&self, flavor: Flavor) -> Linker<T> {
+        Linker::new(self.wasmtime(flavor))
+    }
+
+    /// Wasmtime's own engine for components of one flavor.
+    #[must_use]
+    pub fn wasmtime(&self, flavor: Flavor) -> &wasmtime::Engine {
+        match flavor {
+            Flavor::Plain => &self.0.plain,
+            Flavor::Concurrent => &self.0.concurrent,
+        }
+    }
+
+    /// Most linear memory, in bytes, of an instance whose component sets no limit of its own.
+    #[must_use]
+    pub fn max_memory(&self) -> usize {
+        self.0.max_memory
+    }
+
+    /// Whether instances come from a pool; false when the machine's address space, or a limit on it, does not allow one.
+    #[must_use]
+    pub fn is_pooled(&self) -> bool {
+        self.0.pooled
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("pooled", &self.0.pooled).finish_non_exhaustive()
+    }
+}

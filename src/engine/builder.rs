@@ -1,0 +1,146 @@
+//! Options of the engine.
+
+use std::{
+    io,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
+
+use super::{Engine, Flavor, Inner, cache::Cache, compile::Compiler, config, ticker};
+
+/// Whether instances come from a pool of slots that are mapped ahead of time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Pooling {
+    /// If the address space allows it, with a warning if not.
+    #[default]
+    Auto,
+    /// Or fail.
+    On,
+    /// Map and unmap for each instance: slower, but needs no address space ahead of time.
+    Off,
+}
+
+/// Options of an [`Engine`].
+#[derive(Debug, Clone)]
+#[must_use = "an engine is made by `build`"]
+pub struct EngineBuilder {
+    cache_dir: Option<PathBuf>,
+    max_instances: u32,
+    max_memory: u64,
+    compile_threads: Option<NonZeroUsize>,
+    pooling: Pooling,
+}
+
+/// An engine cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// Wasmtime refuses the machine or the configuration.
+    #[error("Wasmtime cannot be configured on this machine")]
+    Configure(#[source] wasmtime::Error),
+    /// The cache's directory cannot be made or read.
+    #[error("compile cache {}", path.display())]
+    Cache {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody else could put machine code into the cache, which would then run with the host's rights.
+    #[error("compile cache {} cannot be trusted: {why}; give it to the user that runs this and `chmod 700` it", path.display())]
+    UntrustedCache {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// No thread could be started.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+}
+
+impl Default for EngineBuilder {
+    fn default() -> Self {
+        Self {
+            cache_dir: None,
+            max_instances: config::DEFAULT_INSTANCES,
+            max_memory: config::DEFAULT_MEMORY,
+            compile_threads: None,
+            pooling: Pooling::default(),
+        }
+    }
+}
+
+impl EngineBuilder {
+    /// Keeps machine code in this directory, which is made (with mode 0700) if it does not exist. By default nothing is kept.
+    ///
+    /// What is in the directory is mapped and run without further proof than a checksum, so nobody else may be able to write
+    /// to it: [`EngineError::UntrustedCache`].
+    pub fn cache_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.cache_dir = Some(directory.into());
+        self
+    }
+
+    /// Most instances at a time, for each [`Flavor`]. An instance beyond it cannot be made.
+    ///
+    /// In the pool, an instance that has once been used keeps what it dirtied (at most about 1.1 MiB, see
+    /// [`EngineBuilder::build`]) for the next one; so at most about `max_instances × 1.1 MiB` for each flavor, and in
+    /// practice the pages that guests dirty times the most instances that were ever in use together.
+    pub fn max_instances(mut self, instances: u32) -> Self {
+        self.max_instances = instances.max(1);
+        self
+    }
+
+    /// Most linear memory, in bytes, of an instance whose component sets no limit of its own; 256 MiB by default: enough for
+    /// a guest with an embedded JavaScript or Python interpreter, and a leak is stopped before it fills a small node.
+    pub fn max_memory(mut self, bytes: u64) -> Self {
+        self.max_memory = bytes;
+        self
+    }
+
+    /// Threads that compile, by default as many as the process may use. They have a low priority, so that whatever serves
+    /// requests comes first.
+    pub fn compile_threads(mut self, threads: NonZeroUsize) -> Self {
+        self.compile_threads = Some(threads);
+        self
+    }
+
+    /// Whether instances come from a pool.
+    pub fn pooling(mut self, pooling: Pooling) -> Self {
+        self.pooling = pooling;
+        self
+    }
+
+    /// Makes the engine.
+    ///
+    /// # Limits
+    /// Each pool reserves address space, not memory: about 4 GiB for each linear memory, 2 MiB for each stack. A slot that
+    /// has been used keeps at most 1 MiB of dirty linear memory and 64 KiB of tables; what a guest dirties beyond is
+    /// returned to the system after each instance. A guest's own stack is 512 KiB.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn build(self) -> Result<Engine, EngineError> {
+        let cache = self.cache_dir.as_deref().map(open_cache).transpose()?;
+        let plain = config::engine(Flavor::Plain, self.max_instances, self.pooling).map_err(EngineError::Configure)?;
+        let concurrent =
+            config::engine(Flavor::Concurrent, self.max_instances, self.pooling).map_err(EngineError::Configure)?;
+        ticker::start(&[&plain.engine, &concurrent.engine]).map_err(EngineError::Thread)?;
+        let threads = self.compile_threads.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+        let compiler = Compiler::new(cache, threads).map_err(EngineError::Thread)?;
+        Ok(Engine(Arc::new(Inner {
+            pooled: plain.pooled && concurrent.pooled,
+            plain: plain.engine,
+            concurrent: concurrent.engine,
+            max_memory: usize::try_from(self.max_memory).unwrap_or(usize::MAX),
+            compiler,
+        })))
+    }
+}
+
+fn open_cache(path: &Path) -> Result<Cache, EngineError> {
+    Cache::open(path)
+}

@@ -1,0 +1,269 @@
+//! From bytes to machine code: once for each digest, on threads of their own, through the cache on disk.
+
+use std::{
+    collections::HashMap,
+    io,
+    panic::{self, AssertUnwindSafe},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use bytes::Bytes;
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, Shared},
+};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use tokio::sync::{Semaphore, oneshot};
+use wasmtime::component::Component;
+
+use super::{
+    Compiled, CompiledParts, Engine, Flavor,
+    cache::Cache,
+    inspect::{self, Preamble},
+};
+use crate::{
+    fault::{Class, Fault, Reason, Stage},
+    source::{Content, Fetched},
+    spec::{Digest, Source},
+};
+
+/// Bytes could not be made a component that runs. Every variant but [`CompileError::Unreadable`] and
+/// [`CompileError::Cancelled`] is the same at each try.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompileError {
+    /// There is nothing.
+    #[error("it is empty")]
+    Empty,
+    /// The bytes are not WebAssembly.
+    #[error("it is not WebAssembly: it begins with `{start}`")]
+    NotWasm {
+        /// The first bytes, escaped.
+        start: String,
+    },
+    /// A core module, which says nothing about interfaces.
+    #[error(
+        "it is a core module, not a component: build it with `--target wasm32-wasip2`, \
+         or wrap it with `wasm-tools component new`"
+    )]
+    CoreModule,
+    /// Wasmtime refuses the component.
+    #[error("Wasmtime cannot compile it: {0}")]
+    Refused(String),
+    /// The bytes that were fetched are no longer there.
+    #[error("{} cannot be read", path.display())]
+    Unreadable {
+        /// Where they were.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Arc<io::Error>,
+    },
+    /// The process is ending.
+    #[error("the compile was given up because the process is ending")]
+    Cancelled,
+}
+
+impl CompileError {
+    /// The word for it.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::Empty | Self::NotWasm { .. } | Self::CoreModule => Reason::NotAComponent,
+            Self::Refused(_) | Self::Unreadable { .. } | Self::Cancelled => Reason::CompileFailed,
+        }
+    }
+
+    /// Whether another try may help.
+    #[must_use]
+    pub const fn class(&self) -> Class {
+        match self {
+            Self::Unreadable { .. } | Self::Cancelled => Class::Retry,
+            _ => Class::Terminal,
+        }
+    }
+
+    /// The fault of the component `name` that came from `source`.
+    #[must_use]
+    pub fn fault(&self, name: &Arc<str>, source: &Source) -> Fault {
+        let cause = match self {
+            Self::Unreadable { source, .. } => format!(": {source}"),
+            _ => String::new(),
+        };
+        let message = format!("component \"{name}\" ({}): {self}{cause}", source.describe());
+        Fault::new(Stage::Compile, self.reason(), message).class(self.class()).of_component(name.clone())
+    }
+}
+
+/// The compiler's threads, and what they are doing.
+pub(super) struct Compiler {
+    cache: Option<Cache>,
+    threads: Arc<ThreadPool>,
+    permits: Arc<Semaphore>,
+    known: Arc<Mutex<Known>>,
+}
+
+type Outcome = Result<Compiled, CompileError>;
+
+/// What is in memory or on its way there.
+#[derive(Default)]
+struct Known {
+    live: HashMap<Digest, Weak<CompiledParts>>,
+    flights: HashMap<Digest, Shared<BoxFuture<'static, Outcome>>>,
+}
+
+impl Compiler {
+    pub fn new(cache: Option<Cache>, threads: usize) -> io::Result<Self> {
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|index| format!("washlet-cc-{index}"))
+            .start_handler(|_| yield_to_others())
+            .build()
+            .map_err(io::Error::other)?;
+        Ok(Self {
+            cache,
+            threads: Arc::new(pool),
+            permits: Arc::new(Semaphore::new(threads)),
+            known: Arc::default(),
+        })
+    }
+
+    /// The component of these bytes: the one that is in memory, the one that is being compiled, or a new one.
+    pub async fn compile(&self, engine: Engine, fetched: Fetched) -> Outcome {
+        let flight = {
+            let mut known = lock(&self.known);
+            if let Some(parts) = known.live.get(&fetched.digest).and_then(Weak::upgrade) {
+                return Ok(Compiled(parts));
+            }
+            match known.flights.get(&fetched.digest) {
+                Some(flight) => flight.clone(),
+                None => {
+                    let flight = self.start(engine, fetched.clone());
+                    known.flights.insert(fetched.digest, flight.clone());
+                    flight
+                }
+            }
+        };
+        flight.await
+    }
+
+    /// Starts a compile as a task of its own, which therefore ends even if nobody waits for it any more.
+    fn start(&self, engine: Engine, fetched: Fetched) -> Shared<BoxFuture<'static, Outcome>> {
+        let job = Job { engine, fetched, cache: self.cache.clone(), threads: self.threads.clone(), permits: self.permits.clone() };
+        let known = self.known.clone();
+        let task = tokio::spawn(async move {
+            let digest = job.fetched.digest.clone();
+            let outcome = job.run().await;
+            let mut known = lock(&known);
+            known.flights.remove(&digest);
+            known.live.retain(|_, parts| parts.strong_count() > 0);
+            if let Ok(compiled) = &outcome {
+                known.live.insert(digest, Arc::downgrade(&compiled.0));
+            }
+            outcome
+        });
+        task.map(|joined| joined.unwrap_or(Err(CompileError::Cancelled))).boxed().shared()
+    }
+}
+
+/// One compile.
+struct Job {
+    engine: Engine,
+    fetched: Fetched,
+    cache: Option<Cache>,
+    threads: Arc<ThreadPool>,
+    permits: Arc<Semaphore>,
+}
+
+impl Job {
+    async fn run(self) -> Outcome {
+        let Self { engine, fetched, cache, threads, permits } = self;
+        let digest = fetched.digest.clone();
+        if let Some(cache) = cache.clone() {
+            let (engine, wanted) = (engine.clone(), digest.clone());
+            // Not on the compiler's threads: what is cached must not wait for what is not.
+            let cached = blocking(move || load_cached(&cache, &engine, &wanted)).await?;
+            if let Some((component, flavor)) = cached {
+                return Ok(finish(digest, component, flavor));
+            }
+        }
+        let permit = permits.acquire_owned().await.map_err(|_| CompileError::Cancelled)?;
+        let (sender, receiver) = oneshot::channel();
+        threads.spawn(move || {
+            // A panic of the compiler is this component's failure, not the process'.
+            let outcome = panic::catch_unwind(AssertUnwindSafe(|| compile(&engine, &fetched, cache.as_ref())));
+            drop(permit);
+            let _ = sender.send(outcome.unwrap_or_else(|_| Err(CompileError::Refused("the compiler panicked".to_owned()))));
+        });
+        receiver.await.map_err(|_| CompileError::Cancelled)?
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, CompileError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| CompileError::Cancelled)
+}
+
+/// What the cache has. Which of the two engines a component needs follows from its bytes, so a digest has a file for one only;
+/// this saves reading the bytes.
+fn load_cached(cache: &Cache, engine: &Engine, digest: &Digest) -> Option<(Component, Flavor)> {
+    Flavor::ALL.into_iter().find_map(|flavor| {
+        let path = cache.path(digest, flavor, engine.wasmtime(flavor));
+        match Cache::load(&path, engine.wasmtime(flavor)) {
+            Ok(component) => component.map(|component| (component, flavor)),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "cached machine code is useless; compiling again");
+                None
+            }
+        }
+    })
+}
+
+/// Compiles and caches.
+fn compile(engine: &Engine, fetched: &Fetched, cache: Option<&Cache>) -> Outcome {
+    let bytes = read(&fetched.content)?;
+    match inspect::preamble(&bytes) {
+        Preamble::Component => {}
+        Preamble::Module => return Err(CompileError::CoreModule),
+        Preamble::Other if bytes.is_empty() => return Err(CompileError::Empty),
+        Preamble::Other => {
+            let start = bytes.get(..bytes.len().min(16)).unwrap_or_default();
+            return Err(CompileError::NotWasm { start: start.escape_ascii().to_string() });
+        }
+    }
+    let flavor = inspect::flavor(&bytes);
+    let component = Component::new(engine.wasmtime(flavor), &bytes).map_err(|error| CompileError::Refused(format!("{error:#}")))?;
+    let cached = cache.and_then(|cache| {
+        let path = cache.path(&fetched.digest, flavor, engine.wasmtime(flavor));
+        Cache::store(&path, &component)
+            .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "machine code is not cached"))
+            .ok()
+    });
+    Ok(finish(fetched.digest.clone(), cached.unwrap_or(component), flavor))
+}
+
+fn read(content: &Content) -> Result<Bytes, CompileError> {
+    match content {
+        Content::Memory(bytes) => Ok(bytes.clone()),
+        Content::File(path) => std::fs::read(path)
+            .map(Bytes::from)
+            .map_err(|source| CompileError::Unreadable { path: path.clone(), source: Arc::new(source) }),
+    }
+}
+
+fn finish(digest: Digest, component: Component, flavor: Flavor) -> Compiled {
+    let (world, bare_names) = inspect::world(&component);
+    Compiled(Arc::new(CompiledParts { digest, component, world: Arc::new(world), bare_names, flavor }))
+}
+
+/// Gives the calling thread a low priority, so that compiling takes what is left over.
+fn yield_to_others() {
+    const NICE: i32 = 10;
+    // On Linux this is about the thread. That it fails (it cannot, for a lower priority) would only cost fairness.
+    let _ = rustix::process::setpriority_process(None, NICE);
+}
+
+fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
+    // Nothing panics while it holds the lock, and the maps are whole after each statement.
+    known.lock().unwrap_or_else(PoisonError::into_inner)
+}

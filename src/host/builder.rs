@@ -1,0 +1,156 @@
+//! Putting a host together: an engine, plugins, and where components come from.
+
+use std::{collections::HashMap, sync::{Arc, Mutex, atomic::AtomicU64}, time::SystemTime};
+
+use tokio::sync::broadcast;
+
+use super::{CHANGES, Host, Shared};
+use crate::{
+    engine::{Engine, EngineError},
+    plugin::{HostPlugin, PluginStartError, wasi},
+    source::Fetcher,
+    wit::InterfaceId,
+};
+
+/// Collects what a host is made of.
+///
+/// The order of plugins does not matter. [`HostBuilder::build`] touches nothing outside the process; sockets are opened by
+/// [`UnstartedHost::start`].
+#[derive(Default)]
+pub struct HostBuilder {
+    id: Option<String>,
+    engine: Option<Engine>,
+    fetcher: Fetcher,
+    plugins: Vec<Arc<dyn HostPlugin>>,
+}
+
+/// A host cannot be built from these parts.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The same plugin was given twice.
+    #[error("plugin {0} was given twice")]
+    DuplicatePlugin(&'static str),
+    /// Two plugins offer the same interface.
+    #[error("plugins {first} and {second} both offer {interface}; give only one of them")]
+    DuplicateOffer {
+        /// The interface.
+        interface: InterfaceId,
+        /// The plugin that was given first.
+        first: &'static str,
+        /// The plugin that was given second.
+        second: &'static str,
+    },
+    /// No engine was given, and the default one cannot be made.
+    #[error("no engine was given, and the default one cannot be made")]
+    Engine(#[from] EngineError),
+}
+
+/// A host could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A plugin could not open what it needs.
+    #[error(transparent)]
+    Plugin(#[from] PluginStartError),
+}
+
+/// A host that is put together but holds nothing of the machine yet.
+pub struct UnstartedHost {
+    id: String,
+    shared: Shared,
+}
+
+impl HostBuilder {
+    /// A host of no plugins and the default engine.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Runs components on this engine.
+    #[must_use]
+    pub fn with_engine(mut self, engine: Engine) -> Self {
+        self.engine = Some(engine);
+        self
+    }
+
+    /// Names the host; by default it has the machine's name.
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Gets components by this fetcher; the default one knows bytes and files, but no registry.
+    #[must_use]
+    pub fn with_fetcher(mut self, fetcher: Fetcher) -> Self {
+        self.fetcher = fetcher;
+        self
+    }
+
+    /// Adds a capability.
+    ///
+    /// # Errors
+    /// [`BuildError::DuplicatePlugin`], [`BuildError::DuplicateOffer`].
+    pub fn with_plugin(mut self, plugin: Arc<dyn HostPlugin>) -> Result<Self, BuildError> {
+        if self.plugins.iter().any(|p| p.id() == plugin.id()) {
+            return Err(BuildError::DuplicatePlugin(plugin.id()));
+        }
+        let mut offers: HashMap<InterfaceId, &'static str> =
+            wasi::offers().into_iter().map(|interface| (interface, wasi::ID)).collect();
+        offers.extend(self.plugins.iter().flat_map(|p| p.world().imports.into_iter().map(|i| (i, p.id()))));
+        for interface in plugin.world().imports {
+            if let Some(first) = offers.get(&interface) {
+                return Err(BuildError::DuplicateOffer { first, second: plugin.id(), interface });
+            }
+        }
+        self.plugins.push(plugin);
+        Ok(self)
+    }
+
+    /// Puts the host together.
+    ///
+    /// # Errors
+    /// [`BuildError::Engine`], if no engine was given and the default one cannot be made.
+    pub fn build(self) -> Result<UnstartedHost, BuildError> {
+        let engine = match self.engine {
+            Some(engine) => engine,
+            None => Engine::builder().build()?,
+        };
+        let mut offers = wasi::offers();
+        offers.extend(self.plugins.iter().flat_map(|p| p.world().imports));
+        offers.sort();
+        let (changes, _) = broadcast::channel(CHANGES);
+        Ok(UnstartedHost {
+            id: self.id.unwrap_or_else(machine_name),
+            shared: Shared { supervised: Mutex::default(), engine, fetcher: self.fetcher, plugins: self.plugins, offers, changes },
+        })
+    }
+}
+
+impl UnstartedHost {
+    /// Opens what the plugins need and begins to take workloads. Must be called within a Tokio runtime, which then runs the
+    /// workloads' supervisors.
+    ///
+    /// # Errors
+    /// [`StartError::Plugin`], for example for a port that is taken.
+    pub async fn start(self) -> Result<Arc<Host>, StartError> {
+        for plugin in &self.shared.plugins {
+            plugin.start().await?;
+        }
+        Ok(Arc::new(Host {
+            id: self.id,
+            started: SystemTime::now(),
+            next_id: AtomicU64::new(1),
+            shared: Arc::new(self.shared),
+        }))
+    }
+}
+
+/// The machine's name, as the kernel has it.
+fn machine_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "localhost".to_owned() } else { name.to_owned() }
+}

@@ -1,0 +1,148 @@
+//! One generation of a workload on its way to answering: fetched, compiled, linked, started.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::{join_all, try_join_all};
+use tokio::sync::Notify;
+
+use super::{Shared, link, step::Prepared};
+use crate::{
+    engine::Compiled,
+    fault::Fault,
+    plugin::{Binding, Linked},
+    source::{Fetched, Freshness},
+    spec::{self, Digest},
+};
+
+/// A generation that does not answer yet. Dropping it undoes what was done.
+pub(super) struct Candidate {
+    pub workload: Arc<spec::Workload>,
+    stage: Stage,
+    /// Digests by component, once fetched.
+    pub digests: Vec<Digest>,
+}
+
+enum Stage {
+    Nothing,
+    Fetched(Vec<Fetched>),
+    Compiled(Vec<Compiled>),
+    Linked(Generation),
+    Contending(Generation),
+}
+
+/// A generation whose plugins are bound. Dropping it unbinds them, which cuts whatever still runs.
+pub(super) struct Generation {
+    pub workload: Arc<spec::Workload>,
+    pub digests: Vec<Digest>,
+    bindings: Vec<Box<dyn Binding>>,
+    linked: Vec<Linked>,
+}
+
+impl Candidate {
+    pub fn new(workload: Arc<spec::Workload>) -> Self {
+        Self { workload, stage: Stage::Nothing, digests: Vec::new() }
+    }
+
+    pub fn prepared(&self) -> Prepared {
+        match self.stage {
+            Stage::Nothing => Prepared::Nothing,
+            Stage::Fetched(_) => Prepared::Fetched,
+            Stage::Compiled(_) => Prepared::Compiled,
+            Stage::Linked(_) => Prepared::Linked,
+            Stage::Contending(_) => Prepared::Contending,
+        }
+    }
+
+    /// Gets the bytes of all components at once; the first failure ends the step.
+    pub async fn fetch(&mut self, shared: &Shared, freshness: Freshness) -> Result<(), Fault> {
+        let fetches = self.workload.components.iter().map(|component| async {
+            let fetched = shared.fetcher.fetch(&component.source, freshness).await;
+            fetched.map_err(|error| Fault::from(error).in_component(&component.name))
+        });
+        let fetched = try_join_all(fetches).await?;
+        self.digests = fetched.iter().map(|f| f.digest.clone()).collect();
+        self.stage = Stage::Fetched(fetched);
+        Ok(())
+    }
+
+    /// Compiles what was fetched. The engine bounds how many compile at once.
+    pub async fn compile(&mut self, shared: &Shared) -> Result<(), Fault> {
+        let Stage::Fetched(fetched) = &self.stage else { return Ok(()) };
+        let compiles = self.workload.components.iter().zip(fetched).map(|(component, fetched)| async {
+            let compiled = shared.engine.compile(fetched).await;
+            compiled.map_err(|error| error.fault(&component.name, &component.source))
+        });
+        self.stage = Stage::Compiled(try_join_all(compiles).await?);
+        Ok(())
+    }
+
+    /// Resolves imports and binds plugins.
+    pub async fn link(&mut self, shared: &Shared, signal: &Arc<Notify>) -> Result<(), Fault> {
+        let Stage::Compiled(compiled) = &self.stage else { return Ok(()) };
+        let (bindings, linked) = link::link(shared, &self.workload, compiled, signal).await?;
+        self.stage = Stage::Linked(Generation {
+            workload: self.workload.clone(),
+            digests: self.digests.clone(),
+            bindings,
+            linked,
+        });
+        Ok(())
+    }
+
+    /// Lets the plugins call the components. It answers once [`Candidate::answers`] says so.
+    pub fn start(&mut self) -> Result<(), Fault> {
+        if let Stage::Linked(generation) = &mut self.stage {
+            for binding in &mut generation.bindings {
+                binding.start(&generation.linked)?;
+            }
+            // What was linked lives on in the plugins that call it.
+            generation.linked = Vec::new();
+        }
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Nothing) {
+            Stage::Linked(generation) => Stage::Contending(generation),
+            other => other,
+        };
+        Ok(())
+    }
+
+    /// Whether the started generation answers; the fault says why not. None if it is not started.
+    pub fn answers(&self) -> Option<Result<(), Fault>> {
+        match &self.stage {
+            Stage::Contending(generation) => Some(generation.fault().map_or(Ok(()), Err)),
+            _ => None,
+        }
+    }
+
+    /// The started generation.
+    pub fn into_generation(self) -> Option<Generation> {
+        match self.stage {
+            Stage::Contending(generation) => Some(generation),
+            _ => None,
+        }
+    }
+
+    /// Forgets what was done, to begin anew.
+    pub fn reset(&mut self) {
+        self.stage = Stage::Nothing;
+    }
+}
+
+impl Generation {
+    /// Why it does not answer although it is started.
+    pub fn fault(&self) -> Option<Fault> {
+        self.bindings.iter().find_map(|binding| binding.fault())
+    }
+
+    /// Takes no more calls, and gives those that run at most `grace` to end; then cuts the rest.
+    pub async fn drain(self, grace: Duration) {
+        let drained = join_all(self.bindings.iter().map(|binding| binding.drain()));
+        if tokio::time::timeout(grace, drained).await.is_err() {
+            tracing::warn!(
+                namespace = self.workload.namespace,
+                workload = self.workload.name,
+                grace_seconds = grace.as_secs(),
+                "requests still in flight after the grace period are cut"
+            );
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! The one task that owns a workload: it asks [`step`] what to do, does that one thing, and publishes what came of it.
+//!
+//! A changed desired state interrupts the step in hand; what it fetched or compiled stays in the caches, so beginning anew is
+//! cheap and needs no bookkeeping here.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::{Duration, SystemTime}};
+
+use futures::FutureExt as _;
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::Instant,
+};
+
+use super::{
+    Shared, Supervised,
+    observed::{ComponentState, Observed, Progress, Serving, Timings},
+    prepare::{Candidate, Generation},
+    step::{Failure, Prepared, Step, View, delay, step},
+};
+use crate::{
+    fault::{Class, Fault, Reason, Stage},
+    source::Freshness,
+    spec::{self, Digest, WorkloadId},
+};
+
+/// Wait before a supervisor that panicked begins again.
+const AFTER_PANIC: Duration = Duration::from_secs(5);
+
+type Desired = Option<Arc<spec::Workload>>;
+
+/// Starts a supervisor.
+pub(super) fn spawn(shared: Arc<Shared>, workload: Arc<spec::Workload>) -> Supervised {
+    let (observed_tx, observed) = watch::channel(first_look(&workload));
+    let (desired, desired_rx) = watch::channel(Some(workload));
+    let task = tokio::spawn(guarded(shared, desired_rx, observed_tx));
+    Supervised { desired, observed, task }
+}
+
+/// Runs a supervisor for as long as the workload is wanted. A panic in it (a bug in the host or a plugin) is this workload's
+/// fault alone, and is shown as such.
+async fn guarded(shared: Arc<Shared>, desired: watch::Receiver<Desired>, observed: watch::Sender<Observed>) {
+    let id = observed.borrow().id.clone();
+    while let Some(workload) = wanted_or_forgotten(&shared, &id, &desired) {
+        observed.send_replace(first_look(&workload));
+        let supervisor = Supervisor::new(shared.clone(), workload, desired.clone(), &observed);
+        let ended = AssertUnwindSafe(supervisor.run()).catch_unwind().await;
+        observed.send_modify(|o| {
+            o.serving = None;
+            o.progress = match &ended {
+                Ok(()) => Progress::Stopped,
+                Err(_) => panicked(),
+            };
+        });
+        // Without a reader there is nobody to tell.
+        let _ = shared.changes.send(id.clone());
+        if ended.is_err() {
+            tokio::time::sleep(AFTER_PANIC).await;
+        }
+    }
+}
+
+/// The workload to run; or, if none is wanted, takes it off the host's list, in one step with looking.
+fn wanted_or_forgotten(shared: &Shared, id: &WorkloadId, desired: &watch::Receiver<Desired>) -> Desired {
+    let mut supervised = shared.lock();
+    let wanted = desired.borrow().clone();
+    if wanted.is_none() {
+        // Dropping the entry aborts this task, which has nothing left to do.
+        supervised.remove(id);
+    }
+    wanted
+}
+
+fn panicked() -> Progress {
+    let message = "the host panicked on this workload; please report it with the agent's log";
+    Progress::Failed {
+        fault: Fault::new(Stage::Start, Reason::HostError, message),
+        attempts: 1,
+        retry_at: Some(SystemTime::now() + AFTER_PANIC),
+    }
+}
+
+struct Supervisor<'a> {
+    shared: Arc<Shared>,
+    desired: watch::Receiver<Desired>,
+    observed: &'a watch::Sender<Observed>,
+    /// Plugins ring it when the state of a binding changes.
+    signal: Arc<Notify>,
+    /// The generation that should answer, as far as it is prepared; none once it does.
+    candidate: Option<Candidate>,
+    serving: Option<Generation>,
+    failure: Option<Failure>,
+    /// The bytes of the last failure: the same bytes fail the same way, so they are not compiled again.
+    failed_digests: Vec<Digest>,
+    /// Former generations that finish their requests.
+    draining: JoinSet<()>,
+}
+
+enum Woken {
+    Done(Result<(), Fault>),
+    Interrupted,
+}
+
+impl<'a> Supervisor<'a> {
+    fn new(
+        shared: Arc<Shared>,
+        workload: Arc<spec::Workload>,
+        desired: watch::Receiver<Desired>,
+        observed: &'a watch::Sender<Observed>,
+    ) -> Self {
+        Self {
+            shared,
+            desired,
+            observed,
+            signal: Arc::new(Notify::new()),
+            candidate: Some(Candidate::new(workload)),
+            serving: None,
+            failure: None,
+            failed_digests: Vec::new(),
+            draining: JoinSet::new(),
+        }
+    }
+
+    async fn run(mut self) {
+        self.desired.mark_changed();
+        loop {
+            self.adopt_desired();
+            self.look_at_bindings();
+            let now = Instant::now();
+            match step(self.view(), now) {
+                Step::Stop => return self.stop().await,
+                Step::Wait(until) => self.wait(until).await,
+                doing => self.perform(doing).await,
+            }
+        }
+    }
+
+    fn view(&self) -> View<'_> {
+        View {
+            wanted: self.desired.borrow().is_some(),
+            current: self.candidate.is_none(),
+            prepared: self.candidate.as_ref().map_or(Prepared::Nothing, Candidate::prepared),
+            failure: self.failure.as_ref(),
+        }
+    }
+
+    /// Takes over a changed desired state.
+    fn adopt_desired(&mut self) {
+        if !self.desired.has_changed().unwrap_or(false) {
+            return;
+        }
+        let Some(workload) = self.desired.borrow_and_update().clone() else { return };
+        if let Some(serving) = &mut self.serving
+            && serving.workload.runs_like(&workload)
+        {
+            // Back to what runs already, or nothing that matters to it changed.
+            serving.workload = workload.clone();
+            self.candidate = None;
+            self.failure = None;
+            self.publish(|o| {
+                o.generation = workload.generation;
+                o.progress = Progress::Running;
+                o.serving.iter_mut().for_each(|s| s.generation = workload.generation);
+            });
+            return;
+        }
+        self.failure = None;
+        self.failed_digests.clear();
+        self.candidate = Some(Candidate::new(workload.clone()));
+        self.publish(|o| {
+            let serving = o.serving.take();
+            *o = Observed { serving, ..first_look(&workload) };
+        });
+    }
+
+    /// Waits for a time, a change or a signal.
+    async fn wait(&mut self, until: Option<Instant>) {
+        let signal = self.signal.clone();
+        let timer = async {
+            match until {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // An error means that the host is gone, which aborts this task.
+            _ = self.desired.changed() => self.desired.mark_changed(),
+            () = signal.notified() => {}
+            () = timer => {}
+            Some(_) = self.draining.join_next() => {}
+        }
+    }
+
+    /// Does one step, unless the desired state changes first.
+    async fn perform(&mut self, doing: Step) {
+        let Some(mut candidate) = self.candidate.take() else { return };
+        let stage = match doing {
+            Step::Fetch(_) => Stage::Fetch,
+            Step::Compile => Stage::Compile,
+            Step::Link => Stage::Link,
+            _ => Stage::Start,
+        };
+        self.announce(stage);
+        let woken = {
+            let shared = &self.shared;
+            let work = async {
+                match doing {
+                    Step::Fetch(freshness) => candidate.fetch(shared, freshness).await,
+                    Step::Compile => candidate.compile(shared).await,
+                    Step::Link => candidate.link(shared, &self.signal).await,
+                    _ => candidate.start(),
+                }
+            };
+            let mut desired = self.desired.clone();
+            desired.mark_unchanged();
+            tokio::select! {
+                biased;
+                done = work => Woken::Done(done),
+                _ = desired.changed() => Woken::Interrupted,
+            }
+        };
+        self.candidate = Some(candidate);
+        match woken {
+            Woken::Interrupted => self.desired.mark_changed(),
+            Woken::Done(Err(fault)) => self.failed(fault),
+            Woken::Done(Ok(())) => self.stepped(stage, doing),
+        }
+    }
+
+    /// A step succeeded.
+    fn stepped(&mut self, stage: Stage, doing: Step) {
+        let now = SystemTime::now();
+        let digests = self.candidate.as_ref().map(|c| c.digests.clone()).unwrap_or_default();
+        self.publish_quietly(|o| {
+            match stage {
+                Stage::Fetch => o.timings.fetched = Some(now),
+                Stage::Compile => o.timings.compiled = Some(now),
+                Stage::Link => o.timings.linked = Some(now),
+                _ => {}
+            }
+            for (component, digest) in o.components.iter_mut().zip(&digests) {
+                component.digest = Some(digest.clone());
+            }
+        });
+        if doing == Step::Fetch(Freshness::Revalidate)
+            && digests == self.failed_digests
+            && let Some(failure) = self.failure.take()
+        {
+            self.failure = Some(failure.clone());
+            self.failed(failure.fault);
+        }
+    }
+
+    /// A step failed: remember why, and when to try again.
+    fn failed(&mut self, fault: Fault) {
+        let Some(candidate) = &mut self.candidate else { return };
+        if fault.class == Class::Terminal {
+            self.failed_digests.clone_from(&candidate.digests);
+        }
+        candidate.reset();
+        let attempts = self.failure.as_ref().map_or(1, |f| f.attempts.saturating_add(1));
+        let wait = delay(&fault, attempts, candidate.workload.may_change_at_source());
+        tracing::warn!(
+            namespace = candidate.workload.namespace,
+            workload = candidate.workload.name,
+            reason = fault.reason.as_str(),
+            attempts,
+            "{fault}"
+        );
+        self.failure = Some(Failure { fault: fault.clone(), attempts, retry_at: wait.map(|w| Instant::now() + w) });
+        let retry_at = wait.map(|w| SystemTime::now() + w);
+        self.publish(|o| o.progress = Progress::Failed { fault, attempts, retry_at });
+    }
+
+    /// Follows what the plugins say of the started generations.
+    fn look_at_bindings(&mut self) {
+        match self.candidate.as_ref().and_then(Candidate::answers) {
+            Some(Ok(())) => self.flip(),
+            Some(Err(fault)) => self.publish(|o| o.progress = Progress::Failed { fault, attempts: 1, retry_at: None }),
+            None if self.candidate.is_none() => {
+                let fault = self.serving.as_ref().and_then(Generation::fault);
+                self.publish(|o| {
+                    o.progress = match fault {
+                        Some(fault) => Progress::Failed { fault, attempts: 1, retry_at: None },
+                        None => Progress::Running,
+                    };
+                });
+            }
+            None => {}
+        }
+    }
+
+    /// The candidate answers: it is what serves now, and the former generation finishes.
+    fn flip(&mut self) {
+        let Some(generation) = self.candidate.take().and_then(Candidate::into_generation) else { return };
+        let now = SystemTime::now();
+        let number = generation.workload.generation;
+        tracing::info!(
+            namespace = generation.workload.namespace,
+            workload = generation.workload.name,
+            generation = number,
+            "serving"
+        );
+        if let Some(former) = self.serving.replace(generation) {
+            let grace = former.workload.grace;
+            self.draining.spawn(former.drain(grace));
+        }
+        self.failure = None;
+        self.publish(|o| {
+            o.progress = Progress::Running;
+            o.serving = Some(Serving { generation: number, since: now });
+            o.timings.started = Some(now);
+        });
+    }
+
+    /// Finishes what runs, and ends.
+    async fn stop(mut self) {
+        self.candidate = None;
+        self.publish(|o| o.progress = Progress::Draining);
+        if let Some(generation) = self.serving.take() {
+            let grace = generation.workload.grace;
+            generation.drain(grace).await;
+        }
+        while self.draining.join_next().await.is_some() {}
+    }
+
+    /// Says which stage is in hand, unless a failure is being retried: a status that flips back and forth every few seconds
+    /// tells nobody anything.
+    fn announce(&self, stage: Stage) {
+        if self.failure.is_none() {
+            self.publish_quietly(|o| o.progress = Progress::Working(stage));
+        }
+    }
+
+    /// Changes what is observed, and tells the host's readers if it is different.
+    fn publish(&self, change: impl FnOnce(&mut Observed)) {
+        if self.publish_quietly(change) {
+            let id = self.observed.borrow().id.clone();
+            // Without a reader there is nobody to tell.
+            let _ = self.shared.changes.send(id);
+        }
+    }
+
+    /// Changes what is observed; readers learn of it with the next change that matters, or by looking.
+    fn publish_quietly(&self, change: impl FnOnce(&mut Observed)) -> bool {
+        self.observed.send_if_modified(|o| {
+            let before = o.clone();
+            change(o);
+            *o != before
+        })
+    }
+}
+
+/// What is known of a workload before anything is done.
+fn first_look(workload: &spec::Workload) -> Observed {
+    let components = workload
+        .components
+        .iter()
+        .map(|c| ComponentState { name: c.name.clone(), image: c.source.describe(), digest: None })
+        .collect();
+    Observed {
+        id: workload.id.clone(),
+        generation: workload.generation,
+        progress: Progress::Working(Stage::Fetch),
+        serving: None,
+        components,
+        timings: Timings { assigned: Some(SystemTime::now()), ..Timings::default() },
+    }
+}

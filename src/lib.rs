@@ -1,0 +1,14 @@
+#![doc = include_str!("../README.md")]
+
+pub mod engine;
+pub mod fault;
+pub mod host;
+#[cfg(feature = "oci")]
+pub mod oci;
+pub mod plugin;
+pub mod source;
+pub mod spec;
+pub mod types;
+#[cfg(feature = "washlet")]
+pub mod washlet;
+pub mod wit;

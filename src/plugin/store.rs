@@ -1,0 +1,154 @@
+//! What lives as long as an instance: WASI's own state, limits, and the plugins' slots.
+//!
+//! A store is made for each request, so everything that is the same for all instances of a component is decided once, in its
+//! [`StoreTemplate`], and shared; what most components never touch is made when they do.
+
+use std::{any::Any, fmt, sync::Arc};
+
+use wasmtime::{Store, UpdateDeadline, component::ResourceTable};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use super::{Slot, wasi::WasiTemplate};
+#[cfg(feature = "wasi-http")]
+use super::wasi_http::HttpState;
+use crate::{
+    engine::{Compiled, Engine, InstanceLimits},
+    spec,
+};
+
+/// The data of each store.
+pub struct StoreState {
+    limits: InstanceLimits,
+    table: ResourceTable,
+    /// None until the component calls something of WASI's base, which many HTTP handlers never do.
+    wasi: Option<WasiCtx>,
+    #[cfg(feature = "wasi-http")]
+    http: HttpState,
+    shared: Arc<Shared>,
+}
+
+/// The slots of one component, shared by all its instances.
+#[derive(Clone, Default)]
+pub struct Slots(Arc<[Slot]>);
+
+/// Makes the stores of one component's instances; all that can be decided once is decided here.
+pub struct StoreTemplate {
+    engine: wasmtime::Engine,
+    shared: Arc<Shared>,
+    limits: InstanceLimits,
+    #[cfg(feature = "wasi-http")]
+    http: HttpState,
+    /// As long as the component may be instantiated, compiling its bytes again gives this one.
+    _compiled: Compiled,
+}
+
+/// What all instances of a component have in common.
+struct Shared {
+    slots: Slots,
+    wasi: WasiTemplate,
+}
+
+impl Slots {
+    /// The slot of type `T`, if a plugin gave one. A component has few slots, so this compares a few type ids; it takes no
+    /// lock and hashes nothing.
+    #[must_use]
+    pub fn get<T: Any + Send + Sync>(&self) -> Option<&T> {
+        self.0.iter().find_map(|slot| slot.downcast_ref())
+    }
+
+    /// The same, to keep.
+    #[must_use]
+    pub fn get_shared<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.0.iter().find_map(|slot| Arc::clone(slot).downcast().ok())
+    }
+}
+
+impl FromIterator<Slot> for Slots {
+    fn from_iter<I: IntoIterator<Item = Slot>>(slots: I) -> Self {
+        Self(slots.into_iter().collect())
+    }
+}
+
+impl fmt::Debug for Slots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Slots({})", self.0.len())
+    }
+}
+
+impl StoreTemplate {
+    /// Decides what the stores of one component of a workload have in common.
+    #[must_use]
+    pub fn new(
+        engine: &Engine,
+        workload: &spec::Workload,
+        component: &spec::Component,
+        compiled: &Compiled,
+        slots: Slots,
+    ) -> Self {
+        let max_memory = component
+            .memory_limit
+            .map_or(engine.max_memory(), |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        Self {
+            engine: engine.wasmtime(compiled.flavor).clone(),
+            limits: InstanceLimits::new(max_memory),
+            #[cfg(feature = "wasi-http")]
+            http: HttpState::new(&slots),
+            shared: Arc::new(Shared { slots, wasi: WasiTemplate::new(workload, component) }),
+            _compiled: compiled.clone(),
+        }
+    }
+
+    /// A store for one instance, to be used in a task of Tokio. Guests in it yield to the other tasks of their thread, and to
+    /// its sockets, at each tick of the engine's clock.
+    #[must_use]
+    pub fn store(&self) -> Store<StoreState> {
+        let state = StoreState {
+            limits: self.limits.clone(),
+            table: ResourceTable::new(),
+            wasi: None,
+            #[cfg(feature = "wasi-http")]
+            http: self.http.clone(),
+            shared: self.shared.clone(),
+        };
+        let mut store = Store::new(&self.engine, state);
+        store.limiter(|state| &mut state.limits);
+        store.set_epoch_deadline(1);
+        // Tokio's own way to yield: the thread looks at its sockets before the guest goes on. Wasmtime's would put the guest
+        // back into the queue at once, and sockets would be looked at only after dozens of its ticks.
+        store.epoch_deadline_callback(|_| Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))));
+        store
+    }
+}
+
+impl StoreState {
+    /// The component's slot of type `T`, if a plugin gave it one; see [`Slots::get`].
+    #[must_use]
+    pub fn slot<T: Any + Send + Sync>(&self) -> Option<&T> {
+        self.shared.slots.get()
+    }
+
+    /// The instance's limits, and whether it ran into them.
+    #[must_use]
+    pub fn limits(&self) -> &InstanceLimits {
+        &self.limits
+    }
+
+    /// The instance's resources.
+    pub fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
+    }
+}
+
+impl WasiView for StoreState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let wasi = &self.shared.wasi;
+        WasiCtxView { ctx: self.wasi.get_or_insert_with(|| wasi.context()), table: &mut self.table }
+    }
+}
+
+#[cfg(feature = "wasi-http")]
+impl wasmtime_wasi_http::WasiHttpView for StoreState {
+    fn http(&mut self) -> wasmtime_wasi_http::WasiHttpCtxView<'_> {
+        self.http.view(&mut self.table)
+    }
+}

@@ -1,0 +1,133 @@
+//! Binds, links and calls components without a host.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::{BindRequest, Binding, ComponentFacts, HostPlugin, Linked, StoreTemplate, wasi};
+use crate::{
+    engine::{Compiled, Engine},
+    fault::Fault,
+    source::{Content, Fetched},
+    spec::{self, Digest, DEFAULT_GRACE},
+};
+
+/// One plugin and a workload to try it with.
+pub(crate) struct Kit {
+    pub plugin: Arc<dyn HostPlugin>,
+    pub workload: spec::Workload,
+    pub facts: Vec<ComponentFacts>,
+    pub signal: Arc<Notify>,
+}
+
+/// A workload that is bound and linked.
+pub(crate) struct Bound {
+    pub binding: Box<dyn Binding>,
+    pub linked: Vec<Linked>,
+    pub signal: Arc<Notify>,
+}
+
+impl Kit {
+    /// A plugin, and a workload `default/test` with one component `main` of no bytes.
+    pub fn new(plugin: Arc<dyn HostPlugin>) -> Self {
+        let workload = workload("test");
+        let facts = vec![ComponentFacts {
+            name: "main".into(),
+            world: Arc::default(),
+            flavor: crate::engine::Flavor::Plain,
+        }];
+        Self { plugin, workload, facts, signal: Arc::default() }
+    }
+
+    fn request(&self) -> BindRequest<'_> {
+        let world = self.plugin.world();
+        let ids = || world.imports.iter().chain(&world.exports);
+        BindRequest {
+            workload: &self.workload,
+            interfaces: self
+                .workload
+                .interfaces
+                .iter()
+                .filter(|entry| ids().any(|id| entry.is(&id.namespace, &id.package)))
+                .collect(),
+            components: &self.facts,
+            signal: self.signal.clone(),
+        }
+    }
+
+    /// Only binds.
+    pub async fn bind(&self) -> Result<Box<dyn Binding>, Fault> {
+        self.plugin.bind(self.request()).await
+    }
+
+    /// Compiles the workload's only component, binds, and links it with WASI's base and the plugin.
+    pub async fn link(&mut self, engine: &Engine, bytes: &[u8]) -> Result<Bound, Fault> {
+        let compiled = compile(engine, bytes).await;
+        self.facts[0].world = compiled.world.clone();
+        self.facts[0].flavor = compiled.flavor;
+        let binding = self.bind().await?;
+        let mut linker = engine.linker(compiled.flavor);
+        wasi::link(&mut linker, &self.facts[0]).unwrap();
+        self.plugin.link(&mut linker, &self.facts[0]).unwrap();
+        let slots = binding.slot("main").into_iter().collect();
+        let template = StoreTemplate::new(engine, &self.workload, &self.workload.components[0], &compiled, slots);
+        let linked = Linked {
+            facts: self.facts[0].clone(),
+            pre: linker.instantiate_pre(&compiled.component).unwrap(),
+            template: Arc::new(template),
+        };
+        Ok(Bound { binding, linked: vec![linked], signal: self.signal.clone() })
+    }
+}
+
+/// A workload `default/NAME` with one component `main`, as old as any.
+pub(crate) fn workload(name: &str) -> spec::Workload {
+    spec::Workload {
+        id: name.into(),
+        namespace: "default".to_owned(),
+        name: name.to_owned(),
+        generation: 1,
+        created: 0,
+        owner: name.into(),
+        components: vec![spec::Component {
+            name: "main".into(),
+            source: spec::Source::Bytes(Bytes::new()),
+            config: Default::default(),
+            environment: Default::default(),
+            allowed_hosts: Vec::new(),
+            memory_limit: None,
+            request_timeout: Some(Duration::from_secs(20)),
+        }],
+        interfaces: Vec::new(),
+        grace: DEFAULT_GRACE,
+    }
+}
+
+/// An entry of `hostInterfaces` for `namespace:package`.
+pub(crate) fn config_entry(package: &str, interfaces: &[&str], config: &[(&str, &str)]) -> spec::Interface {
+    let (namespace, package) = package.split_once(':').unwrap();
+    spec::Interface {
+        namespace: namespace.to_owned(),
+        package: package.to_owned(),
+        interfaces: interfaces.iter().map(|&i| i.to_owned()).collect(),
+        config: config.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect(),
+        ..Default::default()
+    }
+}
+
+/// Bytes as if they had been fetched.
+pub(crate) fn fetched(bytes: impl AsRef<[u8]>) -> Fetched {
+    let bytes = Bytes::copy_from_slice(bytes.as_ref());
+    Fetched { digest: Digest::of(&bytes), content: Content::Memory(bytes) }
+}
+
+pub(crate) async fn compile(engine: &Engine, bytes: &[u8]) -> Compiled {
+    engine.compile(&fetched(bytes)).await.unwrap()
+}
+
+/// A guest that is checked in.
+pub(crate) fn guest(name: &str) -> Vec<u8> {
+    let path = format!("{}/e2e/guests/wasm/{name}.wasm", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}

@@ -1,0 +1,110 @@
+//! WASI's base for every component: command line, clocks, random numbers, streams, files and sockets, with nothing granted.
+//!
+//! All of it links, so that whatever a toolchain imports by habit is there; but there are no arguments, no inherited
+//! environment, no preopened directory, no standard input, and every socket operation is refused. What a component prints is
+//! logged line by line.
+
+mod output;
+
+use std::sync::Arc;
+
+use wasmtime::component::Linker;
+use wasmtime_wasi::WasiCtx;
+
+use super::{ComponentFacts, StoreState};
+use crate::{
+    engine::Flavor,
+    spec,
+    wit::{InterfaceId, World},
+};
+use output::{Output, Stream};
+
+/// Its name in messages.
+pub const ID: &str = "wasi";
+
+/// The WASI 0.2 that Wasmtime implements; components built for an earlier 0.2 fit.
+const V2: &str = "0.2.12";
+
+/// The WASI 0.3 that Wasmtime implements.
+const V3: &str = "0.3.0";
+
+/// The interfaces of WASI 0.2 that every component may import, as `package/interface`.
+const BASE_2: &[&str] = &[
+    "cli/environment", "cli/exit", "cli/stdin", "cli/stdout", "cli/stderr", "cli/terminal-input", "cli/terminal-output",
+    "cli/terminal-stdin", "cli/terminal-stdout", "cli/terminal-stderr", "clocks/monotonic-clock", "clocks/wall-clock",
+    "filesystem/preopens", "filesystem/types", "io/error", "io/poll", "io/streams", "random/insecure",
+    "random/insecure-seed", "random/random", "sockets/instance-network", "sockets/ip-name-lookup", "sockets/network",
+    "sockets/tcp", "sockets/tcp-create-socket", "sockets/udp", "sockets/udp-create-socket",
+];
+
+/// The same of WASI 0.3.
+const BASE_3: &[&str] = &[
+    "cli/environment", "cli/exit", "cli/stdin", "cli/stdout", "cli/stderr", "cli/terminal-input", "cli/terminal-output",
+    "cli/terminal-stdin", "cli/terminal-stdout", "cli/terminal-stderr", "cli/types", "clocks/monotonic-clock",
+    "clocks/system-clock", "clocks/types", "filesystem/preopens", "filesystem/types", "random/insecure",
+    "random/insecure-seed", "random/random", "sockets/ip-name-lookup", "sockets/types",
+];
+
+/// All that the base offers.
+#[must_use]
+pub fn offers() -> Vec<InterfaceId> {
+    let ids = |names: &'static [&'static str], version: &'static str| {
+        names.iter().filter_map(move |name| format!("wasi:{name}@{version}").parse().ok())
+    };
+    ids(BASE_2, V2).chain(ids(BASE_3, V3)).collect()
+}
+
+/// What the base offers, as a [`World`].
+#[must_use]
+pub fn world() -> World {
+    World { imports: offers(), exports: Vec::new() }
+}
+
+/// Adds what the component imports of the base to its linker.
+///
+/// # Errors
+/// When an interface is in the linker already.
+pub fn link(linker: &mut Linker<StoreState>, component: &ComponentFacts) -> wasmtime::Result<()> {
+    let imports = |minor| {
+        component.world.imports.iter().any(|i| i.namespace == "wasi" && i.version.as_ref().is_some_and(|v| v.major == 0 && v.minor == minor))
+    };
+    if imports(2) {
+        wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    }
+    // Asynchronous host functions exist in the concurrent engine only, and who imports WASI 0.3 is compiled for that.
+    if component.flavor == Flavor::Concurrent && imports(3) {
+        wasmtime_wasi::p3::add_to_linker(linker)?;
+    }
+    Ok(())
+}
+
+/// What the WASI state of one component's instances is made of.
+pub(super) struct WasiTemplate {
+    environment: Vec<(String, String)>,
+    stdout: Arc<Stream>,
+    stderr: Arc<Stream>,
+}
+
+impl WasiTemplate {
+    pub fn new(workload: &spec::Workload, component: &spec::Component) -> Self {
+        let stream = |name| Arc::new(Stream::new(workload, component, name));
+        Self {
+            environment: component.environment.clone().into_iter().collect(),
+            stdout: stream("stdout"),
+            stderr: stream("stderr"),
+        }
+    }
+
+    /// State for one instance.
+    pub fn context(&self) -> WasiCtx {
+        let mut builder = WasiCtx::builder();
+        builder
+            .envs(&self.environment)
+            .stdout(Output::new(self.stdout.clone()))
+            .stderr(Output::new(self.stderr.clone()))
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false);
+        builder.build()
+    }
+}

@@ -1,0 +1,182 @@
+//! `wasi:http`: serves components over HTTP, and lets them call out where they may.
+//!
+//! A workload is served when one of its `wasi:http` entries lists `incoming-handler` or `handler`; the entry's `host` and `path`
+//! are its route. Which of two workloads has a route that both want is decided by age, see the Errors of [`HttpServer`].
+//! Each request gets an instance of its own, in a task of its own, on the thread that has its connection.
+//!
+//! Outgoing requests need no entry; they are denied unless the component's `allowedHosts` has a rule for them.
+//!
+//! Not here yet: HTTP/2, TLS for incoming requests, instances that serve several requests, connections that are kept for
+//! outgoing ones, and the addresses that an allowed name resolves to.
+
+mod answer;
+mod binding;
+mod body;
+mod call;
+mod counters;
+mod egress;
+mod flight;
+mod handler;
+mod listen;
+mod route;
+mod routes;
+mod serve;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    net::SocketAddr,
+    num::NonZeroUsize,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use wasmtime::component::Linker;
+
+use super::{BindRequest, Binding, ComponentFacts, HostPlugin, PluginStartError, StoreState, interface_ids};
+use crate::{engine::Flavor, fault::Fault, wit::World};
+use listen::Listening;
+use serve::Ingress;
+
+pub use counters::HttpSnapshot;
+pub(super) use egress::HttpState;
+
+const TYPES_2: &str = "wasi:http/types@0.2.12";
+const OUTGOING_2: &str = "wasi:http/outgoing-handler@0.2.12";
+const INCOMING_2: &str = "wasi:http/incoming-handler@0.2.12";
+const TYPES_3: &str = "wasi:http/types@0.3.0";
+const CLIENT_3: &str = "wasi:http/client@0.3.0";
+const HANDLER_3: &str = "wasi:http/handler@0.3.0";
+
+/// The HTTP server of a host.
+///
+/// It listens once the host is started, and until it is dropped: then the port is free again and its threads have ended. One
+/// thread accepts connections and gives each to the worker that has the fewest; a worker is a thread of its own, by default
+/// one for each processor.
+///
+/// # Errors
+/// A workload's fault, while its route belongs to another one, is
+/// [`Reason::RouteConflict`](crate::fault::Reason::RouteConflict); it is lifted by itself when the route is released.
+pub struct HttpServer {
+    options: Options,
+    ingress: Arc<Ingress>,
+    listening: Mutex<Option<Listening>>,
+}
+
+/// How to listen.
+#[derive(Debug, Clone)]
+struct Options {
+    address: SocketAddr,
+    workers: Option<NonZeroUsize>,
+    max_connections: usize,
+    head_timeout: Duration,
+}
+
+impl HttpServer {
+    /// Time that a request is given, from its head to the end of the guest's work for it, unless its component says
+    /// otherwise: what most proxies wait for an answer. A guest that streams for longer needs a limit of its own.
+    pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+    /// A server for this address; port 0 is any free one. Nothing is opened before the host starts.
+    #[must_use]
+    pub fn new(address: SocketAddr) -> Self {
+        Self {
+            options: Options {
+                address,
+                workers: None,
+                max_connections: 10_000,
+                head_timeout: Duration::from_secs(60),
+            },
+            ingress: Arc::new(Ingress::new(Self::REQUEST_TIMEOUT)),
+            listening: Mutex::new(None),
+        }
+    }
+
+    /// Threads that serve requests; by default one for each processor that the process may use.
+    #[must_use]
+    pub fn workers(mut self, workers: NonZeroUsize) -> Self {
+        self.options.workers = Some(workers);
+        self
+    }
+
+    /// Most connections at a time, 10,000 by default; further ones wait to be accepted. Each takes a file descriptor, and
+    /// with buffers some 10 KiB.
+    #[must_use]
+    pub fn max_connections(mut self, connections: NonZeroUsize) -> Self {
+        self.options.max_connections = connections.get();
+        self
+    }
+
+    /// Most time for the head of a request to arrive, 60 s by default; also the time after which a connection without a
+    /// request is closed.
+    #[must_use]
+    pub fn head_timeout(mut self, timeout: Duration) -> Self {
+        self.options.head_timeout = timeout;
+        self
+    }
+
+    /// Time for requests whose component does not say otherwise; see [`HttpServer::REQUEST_TIMEOUT`].
+    #[must_use]
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.ingress = Arc::new(Ingress::new(timeout));
+        self
+    }
+
+    /// The address that it listens on, with the real port; none before the host is started.
+    #[must_use]
+    pub fn addr(&self) -> Option<SocketAddr> {
+        serve::lock(&self.listening).as_ref().map(Listening::address)
+    }
+
+    /// Counts of one workload, by its id; none if this server knows no such workload.
+    #[must_use]
+    pub fn snapshot(&self, workload: &str) -> Option<HttpSnapshot> {
+        self.ingress.snapshot(workload)
+    }
+}
+
+impl HostPlugin for HttpServer {
+    fn id(&self) -> &'static str {
+        "wasi-http"
+    }
+
+    fn world(&self) -> World {
+        World {
+            imports: interface_ids(&[TYPES_2, OUTGOING_2, TYPES_3, CLIENT_3]),
+            exports: interface_ids(&[INCOMING_2, HANDLER_3]),
+        }
+    }
+
+    fn link(&self, linker: &mut Linker<StoreState>, component: &ComponentFacts) -> wasmtime::Result<()> {
+        let imports = |names: &[&str]| interface_ids(names).iter().any(|id| component.imports(id));
+        if imports(&[TYPES_2, OUTGOING_2]) {
+            wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
+        }
+        if component.flavor == Flavor::Concurrent && imports(&[TYPES_3, CLIENT_3]) {
+            wasmtime_wasi_http::p3::add_to_linker(linker)?;
+        }
+        Ok(())
+    }
+
+    fn bind<'a>(&'a self, request: BindRequest<'a>) -> BoxFuture<'a, Result<Box<dyn Binding>, Fault>> {
+        Box::pin(async move { Ok(Box::new(binding::Bound::new(&self.ingress, &request)?) as Box<dyn Binding>) })
+    }
+
+    fn start(&self) -> BoxFuture<'_, Result<(), PluginStartError>> {
+        Box::pin(async move {
+            let mut listening = serve::lock(&self.listening);
+            if listening.is_none() {
+                let opened = Listening::open(&self.options, &self.ingress).map_err(|source| PluginStartError {
+                    plugin: self.id(),
+                    message: format!("cannot listen on {}; choose another port, or find who has this one", self.options.address),
+                    source,
+                })?;
+                tracing::info!(address = %opened.address(), "listening for HTTP");
+                *listening = Some(opened);
+            }
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,141 @@
+//! The body of a response: passes on what the guest writes, and never lets a failed one look whole.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, header};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::task::AbortHandle;
+use wasmtime_wasi_http::WasiBody;
+
+use super::call::{Call, Outcome};
+
+/// A response's body.
+pub(super) struct Body(Kind);
+
+enum Kind {
+    Text(Option<Bytes>),
+    Guest(GuestBody),
+}
+
+/// Why a body ends before its end. The connection is then closed, by which the client knows.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BodyError {
+    #[error("the component failed after its response had begun: {0:?}")]
+    Failed(Outcome),
+    #[error("the workload was stopped")]
+    Stopped,
+    #[error("the component gave up its response")]
+    Guest(#[source] wasmtime_wasi_http::Error),
+}
+
+struct GuestBody {
+    inner: WasiBody,
+    call: Arc<Call>,
+    guest: Option<AbortHandle>,
+    /// What is missing to the length that the head has announced; the server does not ask for more than that.
+    missing: Option<u64>,
+    /// Nothing more will be asked for.
+    whole: bool,
+    /// It has failed, which is told when what came before has had its chance to be sent.
+    failing: Option<BodyError>,
+}
+
+impl Body {
+    pub fn text(text: Bytes) -> Self {
+        Self(Kind::Text(Some(text)))
+    }
+
+    /// The body of a guest's response to a request with this method.
+    pub fn of_guest(
+        inner: WasiBody,
+        call: Arc<Call>,
+        guest: Option<AbortHandle>,
+        method: &Method,
+        head: (StatusCode, &HeaderMap),
+    ) -> Self {
+        let (status, headers) = head;
+        let missing = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+        // Responses that have no body whatever the guest writes; the server drops it unread.
+        let whole = method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        Self(Kind::Guest(GuestBody { inner, call, guest, missing, whole, failing: None }))
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.get_mut().0 {
+            Kind::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Kind::Guest(body) => body.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Text(text) => text.is_none(),
+            Kind::Guest(body) => body.inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Kind::Guest(body) => body.inner.size_hint(),
+        }
+    }
+}
+
+impl GuestBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(error) = self.failing.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        if self.call.is_cut() {
+            return self.fail(cx, BodyError::Stopped);
+        }
+        match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                if let (Some(missing), Some(data)) = (&mut self.missing, frame.data_ref()) {
+                    *missing = missing.saturating_sub(data.len() as u64);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => self.fail(cx, BodyError::Guest(error)),
+            // The guest's end of the body is also gone when the guest is.
+            None => match self.call.outcome() {
+                Outcome::Running | Outcome::Done => {
+                    self.whole = true;
+                    Poll::Ready(None)
+                }
+                failed => self.fail(cx, BodyError::Failed(failed)),
+            },
+        }
+    }
+
+    /// Ends the body with an error, but at the next call: an error makes the server forget what it has not sent yet, and it
+    /// sends when it is told to wait.
+    fn fail(&mut self, cx: &Context<'_>, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.failing = Some(error);
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Drop for GuestBody {
+    fn drop(&mut self) {
+        if self.whole || self.missing == Some(0) || self.inner.is_end_stream() {
+            // The guest may have more to do than to answer.
+            self.call.body_ended();
+        } else if let Some(guest) = &self.guest {
+            // Nobody reads on: the client is gone, or the body has failed.
+            guest.abort();
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! A component that is called over HTTP: what is the same for all requests of one generation of a workload.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use wasmtime_wasi_http::{p2::bindings::ProxyPre, p3::bindings::ServicePre};
+
+use super::{counters::Counters, flight::Flight};
+use crate::{
+    fault::{Fault, Reason, Stage},
+    plugin::{Linked, StoreState, StoreTemplate},
+};
+
+/// One component of one generation, ready to be called.
+pub(super) struct Handler {
+    pub export: Export,
+    pub template: Arc<StoreTemplate>,
+    pub timeout: Duration,
+    pub flight: Flight,
+    pub counters: Arc<Counters>,
+    pub label: Label,
+}
+
+/// What is called.
+pub(super) enum Export {
+    /// `wasi:http/incoming-handler@0.2`.
+    P2(ProxyPre<StoreState>),
+    /// `wasi:http/handler@0.3`.
+    P3(ServicePre<StoreState>),
+}
+
+/// Whose it is, for logs.
+#[derive(Debug, Clone)]
+pub(super) struct Label {
+    pub namespace: Arc<str>,
+    pub workload: Arc<str>,
+    pub component: Arc<str>,
+}
+
+impl Export {
+    /// Finds the handler in a component's exports.
+    ///
+    /// # Errors
+    /// A fault, if the export has another type than its name says.
+    pub fn of(linked: &Linked, concurrent: bool) -> Result<Self, Fault> {
+        let export = if concurrent {
+            ServicePre::new(linked.pre.clone()).map(Self::P3)
+        } else {
+            ProxyPre::new(linked.pre.clone()).map(Self::P2)
+        };
+        export.map_err(|error| {
+            let message = format!("component \"{}\" exports another wasi:http handler than its name says: {error:#}", linked.facts.name);
+            Fault::new(Stage::Start, Reason::BindFailed, message).of_component(linked.facts.name.clone())
+        })
+    }
+}
+
+impl Label {
+    /// Logs a request that failed: the first time, and then ever more rarely, since a client decides how often it happens.
+    pub fn log_failure(&self, times: u64, what: &str, detail: impl fmt::Display) {
+        let Self { namespace, workload, component } = self;
+        if times.is_power_of_two() {
+            tracing::warn!(%namespace, %workload, %component, times, %detail, "request failed: {what}");
+        } else {
+            tracing::debug!(%namespace, %workload, %component, times, %detail, "request failed: {what}");
+        }
+    }
+
+    /// Logs a request that got no answer, at the component's own fault.
+    pub fn log_unanswered(&self, why: &str) {
+        let Self { namespace, workload, component } = self;
+        tracing::debug!(%namespace, %workload, %component, "no answer: {why}");
+    }
+}

@@ -1,0 +1,165 @@
+//! What should run: a workload's desired state, already validated, as plain data.
+//!
+//! Nothing here does I/O, and nothing here knows Kubernetes: the Kubernetes agent, `washlet run` and the embedding API all
+//! convert into these types, and the host acts on nothing else.
+
+mod credential;
+mod hosts;
+mod image;
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use semver::Version;
+
+pub use credential::{Credential, RegistryCredential, Secret};
+pub use hosts::{AllowedHost, ParseHostError};
+pub use image::{Digest, ImageRef, ParseImageError, PullPolicy};
+
+/// Uniquely names a workload for as long as it exists: a Kubernetes object's UID, or an id that the embedder chose.
+pub type WorkloadId = Arc<str>;
+
+/// Time that requests in flight are given to finish when a workload stops, unless it says otherwise.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(30);
+
+/// A workload: components that live and die together on one host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Workload {
+    /// Its identity. A changed workload keeps its id; a deleted and recreated one has another.
+    pub id: WorkloadId,
+    /// Kubernetes namespace, or the embedder's.
+    pub namespace: String,
+    /// Name within the namespace.
+    pub name: String,
+    /// The version of the specification that this state was made from; only compared, never interpreted.
+    pub generation: i64,
+    /// When the workload was created, in seconds since the Unix epoch: the oldest claim to a route wins.
+    pub created: i64,
+    /// Identity of the root owner. Workloads of one owner (replicas) share their routes; by default the workload's own id.
+    pub owner: Arc<str>,
+    /// The components, by unique name.
+    pub components: Vec<Component>,
+    /// Configuration of the host's interfaces for this workload.
+    pub interfaces: Vec<Interface>,
+    /// Time that requests in flight are given to finish when the workload stops.
+    pub grace: Duration,
+    /// Changes when the workload should start anew though nothing else of it changed: because a file did, or because somebody
+    /// asked for it.
+    pub stamp: u64,
+}
+
+/// One component of a workload.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Component {
+    /// Unique in its workload.
+    pub name: Arc<str>,
+    /// Where its bytes come from.
+    pub source: Source,
+    /// Values of `wasi:config` for this component, over those of the interface.
+    pub config: BTreeMap<String, String>,
+    /// Environment variables that the guest sees.
+    pub environment: BTreeMap<String, String>,
+    /// Hosts that the component may call; empty denies all.
+    pub allowed_hosts: Vec<AllowedHost>,
+    /// Most linear memory of one instance, in bytes; none means the engine's limit.
+    pub memory_limit: Option<u64>,
+    /// Most time for one request, from its head to the end of the response; none means the server's default.
+    pub request_timeout: Option<Duration>,
+}
+
+/// Where a component's bytes come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    /// The bytes themselves.
+    Bytes(Bytes),
+    /// A file on the host, read when the component is fetched.
+    File(PathBuf),
+    /// An image in an OCI registry.
+    Image(Image),
+}
+
+/// An image in a registry, and how to pull it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Image {
+    /// The reference, with its defaults filled in.
+    pub reference: ImageRef,
+    /// When to ask the registry.
+    pub policy: PullPolicy,
+    /// Credentials to try, in order. Those that do not match the reference are skipped.
+    pub credentials: Vec<RegistryCredential>,
+    /// Pull secrets that could not be used, each with the reason; named in the error if the pull fails.
+    pub unusable_secrets: Vec<String>,
+}
+
+/// The configuration of one interface that the host offers or serves, for one workload.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Interface {
+    /// `wasi` in `wasi:http`.
+    pub namespace: String,
+    /// `http` in `wasi:http`.
+    pub package: String,
+    /// Interfaces of the package, for example `incoming-handler`.
+    pub interfaces: Vec<String>,
+    /// The version, if the workload names one.
+    pub version: Option<Version>,
+    /// Tells several backends of one package apart.
+    pub name: Option<String>,
+    /// Keys that only the plugin understands, merged inline < ConfigMaps < Secrets.
+    pub config: BTreeMap<String, String>,
+}
+
+impl Workload {
+    /// Whether a workload that runs as `self` already runs as `other` says: only what a running workload does not feel
+    /// differs (its generation, and credentials for pulls that are done).
+    #[must_use]
+    pub fn runs_like(&self, other: &Self) -> bool {
+        let felt = |w: &Self| {
+            let mut felt = w.clone();
+            felt.generation = 0;
+            for component in &mut felt.components {
+                if let Source::Image(image) = &mut component.source {
+                    image.credentials.clear();
+                    image.unusable_secrets.clear();
+                }
+            }
+            felt
+        };
+        felt(self) == felt(other)
+    }
+
+    /// Whether the same workload may get other bytes later, without being changed itself: a tag can be moved, a file written.
+    #[must_use]
+    pub fn may_change_at_source(&self) -> bool {
+        self.components.iter().any(|component| match &component.source {
+            Source::Bytes(_) => false,
+            Source::File(_) => true,
+            Source::Image(image) => image.reference.digest().is_none() && image.policy != PullPolicy::Never,
+        })
+    }
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self::Bytes(Bytes::new())
+    }
+}
+
+impl Source {
+    /// The source as a user would write it, for messages.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Bytes(bytes) => format!("{} bytes given in memory", bytes.len()),
+            Self::File(path) => format!("file {}", path.display()),
+            Self::Image(image) => format!("image {}", image.reference),
+        }
+    }
+}
+
+impl Interface {
+    /// Whether this entry configures the package `namespace:package`.
+    #[must_use]
+    pub fn is(&self, namespace: &str, package: &str) -> bool {
+        self.namespace == namespace && self.package == package
+    }
+}

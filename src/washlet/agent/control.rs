@@ -1,0 +1,342 @@
+//! The agent's main loop: the one owner of what is known about this node's workloads.
+//!
+//! It takes what the watch, the host, the API server's answers and the clock tell it, one at a time, and never waits for
+//! anything in between: reads and writes run beside it and come back as [`Done`]. Every decision is made anew from what is
+//! known at that moment, so nothing has to be undone when the world changes in the middle.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, hash_map::Entry},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use kube::core::error_boundary::InvalidObject;
+use tokio::{
+    sync::{broadcast::error::RecvError, mpsc, watch},
+    time::Instant,
+};
+
+use super::{
+    super::{
+        api,
+        convert::{Outcome, ReferenceKey},
+        shutdown::Shutdown,
+    },
+    admin::Health,
+    effects::{Done, Effects, Written},
+    events::Events,
+    lease::Standing,
+    metrics::{Metrics, Outcome as WriteOutcome, WriteLabels},
+    node::Load,
+    references::References,
+    tracked::{Evaluation, Tracked, WritePlan},
+    watch::Change,
+};
+use crate::host::Host;
+
+/// The loop proves that it is alive, and counts, at least this often.
+const BEAT: Duration = Duration::from_secs(1);
+/// Longest time for the last status writes at shutdown.
+const LAST_WRITES: Duration = Duration::from_secs(5);
+
+/// What the loop is given.
+pub(super) struct Control {
+    pub node: Arc<str>,
+    pub host: Arc<Host>,
+    pub effects: Effects,
+    pub events: Events,
+    pub metrics: Metrics,
+    pub health: Health,
+    pub standing: watch::Receiver<Standing>,
+    pub load: watch::Sender<Load>,
+}
+
+/// The loop's memory.
+struct Loop {
+    given: Control,
+    workloads: HashMap<String, Tracked>,
+    references: References,
+    /// When to look at a workload's status again. Entries may be out of date, which costs a look.
+    timers: BinaryHeap<Reverse<(Instant, String)>>,
+    draining: bool,
+}
+
+impl Control {
+    /// Runs until the shutdown begins, and then until `drain` is done.
+    pub async fn run(
+        self,
+        mut changes: mpsc::Receiver<Change>,
+        mut done: mpsc::Receiver<Done>,
+        shutdown: Shutdown,
+        drain: impl Future<Output = ()>,
+    ) {
+        let mut host_changes = self.host.changes();
+        let mut standing = self.standing.clone();
+        let mut state = Loop {
+            given: self,
+            workloads: HashMap::new(),
+            references: References::default(),
+            timers: BinaryHeap::new(),
+            draining: false,
+        };
+        let mut beat = tokio::time::interval(BEAT);
+        tokio::pin!(drain);
+        loop {
+            let due = state.next_due();
+            tokio::select! {
+                Some(change) = changes.recv(), if !state.draining => state.change(change),
+                changed = host_changes.recv() => match changed {
+                    Ok(id) => state.host_changed(&id),
+                    Err(RecvError::Lagged(_)) => state.host_changed_all(),
+                    Err(RecvError::Closed) => {}
+                },
+                Some(done) = done.recv() => state.done(done),
+                Ok(()) = standing.changed() => state.look_at_all(),
+                () = shutdown.begun(), if !state.draining => state.begin_draining(),
+                () = &mut drain, if state.draining => break,
+                _ = beat.tick() => state.beat(),
+                () = tokio::time::sleep_until(due) => {}
+            }
+            state.act();
+        }
+        state.host_changed_all();
+        // What cannot be written by then is written by the next agent.
+        let _ = tokio::time::timeout(LAST_WRITES, state.finish(&mut done)).await;
+    }
+}
+
+impl Loop {
+    /// The watch told something.
+    fn change(&mut self, change: Change) {
+        match change {
+            Change::Seen(object) => self.seen(object),
+            Change::Unreadable(invalid) => self.unreadable(&invalid),
+            Change::Gone(uid) => self.gone(&uid),
+            Change::Synced => {
+                tracing::info!(workloads = self.workloads.len(), "all workloads of this node are known");
+                self.given.health.synced();
+            }
+        }
+    }
+
+    fn seen(&mut self, object: Arc<api::Workload>) {
+        let now = Instant::now();
+        let uid = object.metadata.uid.clone().unwrap_or_default();
+        if !on_node(&object, &self.given.node) {
+            return self.gone(&uid);
+        }
+        let news = match self.workloads.entry(uid.clone()) {
+            Entry::Occupied(mut known) => known.get_mut().update(object, now),
+            Entry::Vacant(free) => {
+                free.insert(Tracked::new(object, now));
+                true
+            }
+        };
+        if news {
+            self.evaluate(&uid);
+        }
+        self.look(&uid);
+    }
+
+    fn unreadable(&mut self, invalid: &InvalidObject) {
+        let uid = invalid.metadata.uid.clone().unwrap_or_default();
+        let tracked = Tracked::unreadable(invalid, self.workloads.remove(&uid), Instant::now());
+        self.workloads.insert(uid.clone(), tracked);
+        self.look(&uid);
+    }
+
+    /// A workload was deleted, or given to another node: from here on nothing of it is written.
+    fn gone(&mut self, uid: &str) {
+        if self.workloads.remove(uid).is_some() {
+            self.references.forget(uid);
+            self.given.host.remove(uid);
+        }
+    }
+
+    /// Converts what is wanted, if all that it names is known, and states it to the host.
+    fn evaluate(&mut self, uid: &str) {
+        if self.draining {
+            return;
+        }
+        let now = Instant::now();
+        let Some(tracked) = self.workloads.get_mut(uid) else { return };
+        let evaluation = tracked.evaluate(&self.references, now);
+        self.references.want(uid, tracked.references(), tracked.since());
+        match evaluation {
+            Evaluation::Desired(desired) => {
+                tracked.tell_unusable(&desired, &self.given.events);
+                self.given.host.set(*desired);
+            }
+            Evaluation::Wants | Evaluation::Faulty => {}
+        }
+    }
+
+    fn host_changed(&mut self, uid: &str) {
+        if let Some(tracked) = self.workloads.get_mut(uid) {
+            tracked.observe(self.given.host.observe(uid), Instant::now());
+        }
+        self.look(uid);
+    }
+
+    fn host_changed_all(&mut self) {
+        for uid in self.uids() {
+            self.host_changed(&uid);
+        }
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Read { key, outcome } => self.read(&key, outcome),
+            Done::Wrote { uid, written } => self.wrote(&uid, written),
+        }
+    }
+
+    fn read(&mut self, key: &ReferenceKey, outcome: Option<Outcome>) {
+        self.given.metrics.reference_reads.inc();
+        if self.references.learned(key, outcome, Instant::now()) {
+            for uid in self.references.users(key) {
+                self.evaluate(&uid);
+                self.look(&uid);
+            }
+        }
+    }
+
+    fn wrote(&mut self, uid: &str, written: Written) {
+        let outcome = match &written {
+            Written::Applied(_) => WriteOutcome::Applied,
+            Written::Conflict(_) => WriteOutcome::Conflict,
+            Written::Gone => WriteOutcome::Gone,
+            Written::Failed => WriteOutcome::Failed,
+        };
+        self.given.metrics.status_writes.get_or_create(&WriteLabels { outcome }).inc();
+        let Some(tracked) = self.workloads.get_mut(uid) else { return };
+        tracked.written(&written, Instant::now());
+        match written {
+            Written::Applied(object) | Written::Conflict(Some(object)) => self.seen(object),
+            // The watch will say what became of it.
+            Written::Conflict(None) | Written::Gone | Written::Failed => self.look(uid),
+        }
+    }
+
+    /// Looks at one workload after something about it changed: what is there to tell, to write, to wait for?
+    fn look(&mut self, uid: &str) {
+        let now = Instant::now();
+        let Some(tracked) = self.workloads.get_mut(uid) else { return };
+        self.references.waits(uid, tracked.trouble().is_some(), now);
+        if *self.given.standing.borrow() != Standing::Holder {
+            return;
+        }
+        tracked.tell(&self.given.events);
+        match tracked.plan(now) {
+            WritePlan::Nothing => {}
+            WritePlan::At(at) => self.timers.push(Reverse((at, uid.to_owned()))),
+            WritePlan::Now => {
+                if let Some(write) = tracked.begin_write(&self.given.node, SystemTime::now(), now) {
+                    self.given.effects.write(uid.to_owned(), write);
+                }
+            }
+        }
+    }
+
+    fn look_at_all(&mut self) {
+        for uid in self.uids() {
+            self.look(&uid);
+        }
+    }
+
+    fn uids(&self) -> Vec<String> {
+        self.workloads.keys().cloned().collect()
+    }
+
+    /// Starts what is due.
+    fn act(&mut self) {
+        let now = Instant::now();
+        for key in self.references.due(now) {
+            self.given.effects.read(key);
+        }
+        while let Some(Reverse((at, _))) = self.timers.peek()
+            && *at <= now
+            && let Some(Reverse((_, uid))) = self.timers.pop()
+        {
+            self.look(&uid);
+        }
+    }
+
+    fn next_due(&self) -> Instant {
+        let timer = self.timers.peek().map(|Reverse((at, _))| *at);
+        [self.references.next(), timer].into_iter().flatten().min().unwrap_or_else(|| Instant::now() + BEAT)
+    }
+
+    /// Shows that the loop is alive, and counts.
+    fn beat(&mut self) {
+        self.given.health.beat();
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let workloads = self.workloads.values();
+        let load = Load {
+            workloads: self.workloads.len(),
+            components: workloads.clone().map(Tracked::components).sum(),
+            draining: self.draining,
+        };
+        self.given.metrics.workloads.set(count(load.workloads));
+        self.given.metrics.workloads_ready.set(count(workloads.filter(|w| w.is_ready()).count()));
+        self.given.load.send_if_modified(|before| std::mem::replace(before, load) != load);
+    }
+
+    fn begin_draining(&mut self) {
+        tracing::info!(workloads = self.workloads.len(), "shutting down: workloads finish what is in flight");
+        self.draining = true;
+        self.given.health.draining();
+        let now = Instant::now();
+        for tracked in self.workloads.values_mut() {
+            tracked.drain(now);
+        }
+        self.beat();
+        self.look_at_all();
+    }
+
+    /// Lets the last status writes end.
+    async fn finish(&mut self, done: &mut mpsc::Receiver<Done>) {
+        while *self.given.standing.borrow() == Standing::Holder && self.workloads.values().any(Tracked::unsettled) {
+            tokio::select! {
+                Some(done) = done.recv() => self.done(done),
+                () = tokio::time::sleep_until(self.next_due()) => {}
+            }
+            self.act();
+        }
+    }
+}
+
+/// Whether a workload is on a node: pinned to it, or not pinned and assigned to it.
+fn on_node(workload: &api::Workload, node: &str) -> bool {
+    match workload.spec.host_id.as_deref().filter(|id| !id.is_empty()) {
+        Some(pinned) => pinned == node,
+        None => workload.status.as_ref().and_then(|s| s.host_id.as_deref()) == Some(node),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workload_is_where_it_is_pinned_or_else_assigned() {
+        let workload = |pinned: Option<&str>, assigned: Option<&str>| api::Workload {
+            spec: api::WorkloadSpec { host_id: pinned.map(Into::into), ..Default::default() },
+            status: Some(api::WorkloadStatus { host_id: assigned.map(Into::into), ..Default::default() }),
+            ..Default::default()
+        };
+        let cases = [
+            (Some("a"), None, true),
+            (Some("a"), Some("b"), true),
+            (Some("b"), Some("a"), false),
+            (None, Some("a"), true),
+            (Some(""), Some("a"), true),
+            (None, Some("b"), false),
+            (None, None, false),
+        ];
+        for (pinned, assigned, here) in cases {
+            assert_eq!(on_node(&workload(pinned, assigned), "a"), here, "{pinned:?} {assigned:?}");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What the agent counts, in Prometheus' terms. Labels are bounded: nothing here is labelled by workload.
+
+use std::sync::Arc;
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+/// How a status write ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct WriteLabels {
+    pub outcome: Outcome,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(super) enum Outcome {
+    Applied,
+    Conflict,
+    Gone,
+    Failed,
+}
+
+/// The agent's counters; cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct Metrics {
+    pub workloads: Gauge,
+    pub workloads_ready: Gauge,
+    pub status_writes: Family<WriteLabels, Counter>,
+    pub events_dropped: Counter,
+    pub reference_reads: Counter,
+    pub watch_errors: Counter,
+    pub lease_renewals_failed: Counter,
+    pub lease_held: Gauge,
+}
+
+impl Metrics {
+    /// Registers all of them under `washlet_`.
+    pub fn registry(&self) -> Arc<Registry> {
+        let mut registry = Registry::with_prefix("washlet");
+        let m = self.clone();
+        registry.register("workloads", "Workloads assigned to this node", m.workloads);
+        registry.register("workloads_ready", "Workloads that answer", m.workloads_ready);
+        registry.register("status_writes", "Status writes, by outcome", m.status_writes);
+        registry.register("events_dropped", "Events over their budget, or not written", m.events_dropped);
+        registry.register("reference_reads", "Reads of Secrets, ConfigMaps and ServiceAccounts", m.reference_reads);
+        registry.register("watch_errors", "Errors of the watch on Workloads", m.watch_errors);
+        registry.register("lease_renewals_failed", "Renewals of the node's Lease that failed", m.lease_renewals_failed);
+        registry.register("lease_held", "Whether this agent holds the node's Lease", m.lease_held);
+        Arc::new(registry)
+    }
+}
+
+/// The registry in the OpenMetrics text format.
+pub(super) fn render(registry: &Registry) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = encode(&mut text, registry);
+    text
+}

@@ -1,0 +1,352 @@
+//! What the agent knows of one workload, and what it has told about it. Pure but for the events that it hands on.
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{Resource as _, core::error_boundary::InvalidObject};
+use tokio::time::Instant;
+
+use super::{
+    super::{
+        api,
+        convert::{self, ReferenceKey, Resolved},
+        status::{self, StatusInput},
+    },
+    effects::{Write, Written},
+    events::{Events, News, Tone},
+    references::References,
+};
+use crate::{
+    fault::{Fault, Reason, Stage},
+    host::observed::{Observed, Progress},
+    spec,
+};
+
+/// A start that is under way is not reported before this time has passed: most are over by then, and one write says it all.
+const UNDER_WAY: Duration = Duration::from_millis(300);
+/// The same for a workload that was Ready when the agent came up: it is about to be so again.
+const COMING_BACK: Duration = Duration::from_secs(10);
+/// Least time between two writes for one workload, unless Ready flips.
+const BETWEEN_WRITES: Duration = Duration::from_secs(1);
+/// Wait after a failed write, by number of failures.
+const RETRY: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(5)];
+
+/// When to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WritePlan {
+    Nothing,
+    Now,
+    At(Instant),
+}
+
+/// What came of looking at a workload anew.
+pub(super) enum Evaluation {
+    /// Some of what it names has to be read first.
+    Wants,
+    /// It should be so.
+    Desired(Box<spec::Workload>),
+    /// It cannot be, as it is written; what runs goes on running.
+    Faulty,
+}
+
+/// One workload.
+pub(super) struct Tracked {
+    object: Arc<api::Workload>,
+    /// What it names, as far as is known.
+    references: HashSet<ReferenceKey>,
+    /// What it names must have been read since then: when its generation was first seen.
+    since: Instant,
+    /// Why it cannot be stated to the host.
+    fault: Option<Fault>,
+    /// Pull secrets that could not be used, as last told.
+    unusable: Vec<String>,
+    observed: Option<Observed>,
+    draining: bool,
+    told: Option<Told>,
+    // Writing.
+    dirty: Option<Instant>,
+    in_flight: bool,
+    last_write: Option<Instant>,
+    failures: usize,
+}
+
+/// What the last event said.
+#[derive(Debug, Clone, PartialEq)]
+enum Told {
+    Fault(Reason, String),
+    Serving(i64),
+    Draining,
+}
+
+impl Tracked {
+    pub fn new(object: Arc<api::Workload>, now: Instant) -> Self {
+        Self {
+            object,
+            references: HashSet::new(),
+            since: now,
+            fault: None,
+            unusable: Vec::new(),
+            observed: None,
+            draining: false,
+            told: None,
+            dirty: Some(now),
+            in_flight: false,
+            last_write: None,
+            failures: 0,
+        }
+    }
+
+    /// A workload whose object this version cannot read. What runs of it goes on running.
+    pub fn unreadable(invalid: &InvalidObject, before: Option<Self>, now: Instant) -> Self {
+        let mut object = before.as_ref().map(|b| (*b.object).clone()).unwrap_or_default();
+        object.metadata = invalid.metadata.clone();
+        let mut tracked = before.unwrap_or_else(|| Self::new(Arc::default(), now));
+        tracked.object = Arc::new(object);
+        let message = format!("the object cannot be read by this version of washlet: {}", invalid.error);
+        tracked.set_fault(Some(Fault::new(Stage::Accept, Reason::UnsupportedSpec, message)), now);
+        tracked
+    }
+
+    /// Takes the newest state of the object. Says whether it asks for something else than before.
+    pub fn update(&mut self, object: Arc<api::Workload>, now: Instant) -> bool {
+        let news = object.metadata.generation != self.object.metadata.generation;
+        let status = object.status != self.object.status;
+        self.object = object;
+        if news {
+            self.since = now;
+        }
+        if news || status {
+            self.touch(now);
+        }
+        news
+    }
+
+    /// Makes of it what the host is to do.
+    pub fn evaluate(&mut self, known: &References, now: Instant) -> Evaluation {
+        let mut resolved = Resolved::default();
+        loop {
+            let wanted = convert::references(&self.object, &resolved);
+            let before = resolved.outcomes.len();
+            for key in &wanted {
+                if let Some(outcome) = known.get(key, self.since) {
+                    resolved.outcomes.insert(key.clone(), outcome.clone());
+                }
+            }
+            self.references = wanted;
+            // A ServiceAccount that has become known may name more.
+            if resolved.outcomes.len() == before {
+                break;
+            }
+        }
+        if resolved.outcomes.len() < self.references.len() {
+            return Evaluation::Wants;
+        }
+        match convert::convert(&self.object, &resolved) {
+            Ok(desired) => {
+                self.set_fault(None, now);
+                Evaluation::Desired(Box::new(desired))
+            }
+            Err(error) => {
+                self.set_fault(Some(error.fault()), now);
+                Evaluation::Faulty
+            }
+        }
+    }
+
+    /// What it names, as far as is known.
+    pub fn references(&self) -> &HashSet<ReferenceKey> {
+        &self.references
+    }
+
+    /// When its generation was first seen.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Takes what the host says.
+    pub fn observe(&mut self, observed: Option<Observed>, now: Instant) {
+        // A host that has forgotten the workload has stopped it, which the last observation says already.
+        if observed.is_some() && observed != self.observed {
+            self.observed = observed;
+            self.touch(now);
+        }
+    }
+
+    /// The agent is going away, and the workload with it.
+    pub fn drain(&mut self, now: Instant) {
+        self.draining = true;
+        self.touch(now);
+    }
+
+    /// What is wrong with it now, if anything is.
+    pub fn trouble(&self) -> Option<&Fault> {
+        let of_host = match self.observed.as_ref().map(|o| &o.progress) {
+            Some(Progress::Failed { fault, .. }) => Some(fault),
+            _ => None,
+        };
+        self.fault.as_ref().or(of_host)
+    }
+
+    /// Whether it answers as it should.
+    pub fn is_ready(&self) -> bool {
+        !self.draining && self.observed.as_ref().is_some_and(|o| o.progress == Progress::Running)
+    }
+
+    pub fn components(&self) -> usize {
+        self.object.spec.components.len()
+    }
+
+    // === Events ===
+
+    /// Tells what is new since the last time.
+    pub fn tell(&mut self, events: &Events) {
+        let Some((told, tone, action, note)) = self.news() else { return };
+        if self.told.as_ref() == Some(&told) {
+            return;
+        }
+        let reason = match &told {
+            Told::Fault(reason, _) => reason.as_str(),
+            Told::Serving(_) => "Started",
+            Told::Draining => "Killing",
+        };
+        self.told = Some(told);
+        events.tell(News { regarding: self.regarding(), tone, reason, action, note });
+    }
+
+    /// Tells of pull secrets that cannot be used, once for each set of them.
+    pub fn tell_unusable(&mut self, desired: &spec::Workload, events: &Events) {
+        let unusable: Vec<String> = desired
+            .components
+            .iter()
+            .filter_map(|component| match &component.source {
+                spec::Source::Image(image) => Some(image.unusable_secrets.iter().cloned()),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        if unusable == self.unusable {
+            return;
+        }
+        self.unusable = unusable;
+        if !self.unusable.is_empty() {
+            let note = format!("image pull secrets that cannot be used: {}", self.unusable.join("; "));
+            let reason = "FailedToRetrieveImagePullSecret";
+            events.tell(News { regarding: self.regarding(), tone: Tone::Warning, reason, action: "Pulling", note });
+        }
+    }
+
+    fn news(&self) -> Option<(Told, Tone, &'static str, String)> {
+        if self.draining {
+            return Some((Told::Draining, Tone::Normal, "Draining", "the agent is shutting down".to_owned()));
+        }
+        if let Some(fault) = self.trouble() {
+            let told = Told::Fault(fault.reason, fault.message.clone());
+            return Some((told, Tone::Warning, "Starting", fault.message.clone()));
+        }
+        let observed = self.observed.as_ref()?;
+        let serving = observed.serving.as_ref().filter(|_| observed.progress == Progress::Running)?;
+        let took = observed.timings.assigned.zip(observed.timings.started).and_then(|(a, s)| s.duration_since(a).ok());
+        let took = took.map(|t| format!(" {:.1} ms after it was seen", t.as_secs_f64() * 1000.0)).unwrap_or_default();
+        let note = format!("generation {} answers{took}", serving.generation);
+        Some((Told::Serving(serving.generation), Tone::Normal, "Starting", note))
+    }
+
+    fn regarding(&self) -> ObjectReference {
+        self.object.object_ref(&())
+    }
+
+    // === Writing ===
+
+    /// When the status is to be written.
+    pub fn plan(&self, now: Instant) -> WritePlan {
+        let Some(dirty) = self.dirty.filter(|_| !self.in_flight) else { return WritePlan::Nothing };
+        let retry = self.failures.checked_sub(1).map(|n| RETRY.get(n).or(RETRY.last()).copied().unwrap_or_default());
+        let pause = retry.unwrap_or(if self.flips() { Duration::ZERO } else { BETWEEN_WRITES });
+        let at = self.last_write.map_or(dirty, |last| dirty.max(last + pause)).max(self.since + self.patience());
+        if at <= now { WritePlan::Now } else { WritePlan::At(at) }
+    }
+
+    /// How long a generation that is being started is left unreported.
+    fn patience(&self) -> Duration {
+        let under_way = match self.observed.as_ref().map(|o| &o.progress) {
+            None => self.fault.is_none(),
+            Some(Progress::Working(_)) => true,
+            Some(_) => false,
+        };
+        match (under_way && !self.draining, self.written_ready()) {
+            (false, _) => Duration::ZERO,
+            (true, Some(generation)) if generation == self.object.metadata.generation => COMING_BACK,
+            (true, _) => UNDER_WAY,
+        }
+    }
+
+    /// The generation that was last written as Ready.
+    fn written_ready(&self) -> Option<Option<i64>> {
+        let conditions = &self.object.status.as_ref()?.conditions;
+        let ready = conditions.iter().find(|c| c.type_ == api::condition_type::READY)?;
+        (ready.status == "True").then_some(ready.observed_generation)
+    }
+
+    /// Whether what is written of Ready is the opposite of what is.
+    fn flips(&self) -> bool {
+        let serving = !self.draining && self.observed.as_ref().is_some_and(|o| o.serving.is_some());
+        self.written_ready().is_some() != serving
+    }
+
+    /// The status to write; none if it is written already.
+    pub fn begin_write(&mut self, node: &str, now: SystemTime, monotonic: Instant) -> Option<Write> {
+        self.dirty = None;
+        let meta = &self.object.metadata;
+        let status = status::status(&StatusInput {
+            workload: &self.object,
+            node,
+            fault: self.fault.as_ref(),
+            observed: self.observed.as_ref(),
+            draining: self.draining,
+            now,
+        });
+        if !status::differs(self.object.status.as_ref(), &status) {
+            self.failures = 0;
+            return None;
+        }
+        self.in_flight = true;
+        self.last_write = Some(monotonic);
+        Some(Write {
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            name: meta.name.clone().unwrap_or_default(),
+            body: status::apply_body(&self.object, &status),
+        })
+    }
+
+    /// A write ended.
+    pub fn written(&mut self, written: &Written, now: Instant) {
+        self.in_flight = false;
+        match written {
+            Written::Applied(_) => self.failures = 0,
+            Written::Conflict(_) | Written::Gone | Written::Failed => {
+                self.failures += 1;
+                self.touch(now);
+            }
+        }
+    }
+
+    /// Whether something is still to be written.
+    pub fn unsettled(&self) -> bool {
+        self.in_flight || self.dirty.is_some()
+    }
+
+    fn touch(&mut self, now: Instant) {
+        self.dirty.get_or_insert(now);
+    }
+
+    fn set_fault(&mut self, fault: Option<Fault>, now: Instant) {
+        if fault != self.fault {
+            self.fault = fault;
+            self.touch(now);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The two watches that together show this node's workloads: those pinned to it, and those that were assigned to it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use futures::{Stream, StreamExt as _, stream};
+use kube::{
+    Api, Client, ResourceExt as _,
+    core::{DeserializeGuard, error_boundary::InvalidObject},
+    runtime::{
+        WatchStreamExt as _,
+        utils::Backoff,
+        watcher::{self, Event, watcher},
+    },
+};
+use tokio::sync::mpsc;
+
+use super::{super::api, metrics::Metrics};
+
+/// Waits before a broken watch is opened again. The longest is short: an API server that is back is noticed within it.
+const MIN_BACKOFF: Duration = Duration::from_millis(500);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+
+/// What a watch tells.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// This workload is on the node, or may be; this is its newest state.
+    Seen(Arc<api::Workload>),
+    /// This workload cannot be read.
+    Unreadable(Box<InvalidObject>),
+    /// This workload is not on the node any more.
+    Gone(String),
+    /// All that was on the node has been told.
+    Synced,
+}
+
+/// Which of a namespace's two watches.
+type Source = usize;
+
+/// Watches in the background until the receiver is dropped.
+pub(super) fn spawn(client: &Client, node: &str, namespaces: &[String], metrics: Metrics) -> mpsc::Receiver<Change> {
+    let (changes, receiver) = mpsc::channel(1024);
+    let apis: Vec<Api<DeserializeGuard<api::Workload>>> = if namespaces.is_empty() {
+        vec![Api::all(client.clone())]
+    } else {
+        namespaces.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect()
+    };
+    let mut streams = Vec::new();
+    for api in apis {
+        for field in ["spec.hostId", "status.hostId"] {
+            let config = watcher::Config::default().fields(&format!("{field}={node}"));
+            streams.push(events(api.clone(), config, streams.len()).boxed());
+        }
+    }
+    tokio::spawn(merge(streams, changes, metrics));
+    receiver
+}
+
+type Told = Result<Event<DeserializeGuard<api::Workload>>, watcher::Error>;
+
+fn events(
+    api: Api<DeserializeGuard<api::Workload>>,
+    config: watcher::Config,
+    source: Source,
+) -> impl Stream<Item = (Source, Told)> + Send {
+    watcher(api, config).backoff(Doubling::default()).map(move |told| (source, told))
+}
+
+async fn merge(
+    streams: Vec<stream::BoxStream<'static, (Source, Told)>>,
+    changes: mpsc::Sender<Change>,
+    metrics: Metrics,
+) {
+    let mut view = View { unsynced: (0..streams.len()).collect(), ..View::default() };
+    let mut told = stream::select_all(streams);
+    while let Some((source, told)) = told.next().await {
+        let news = match told {
+            Ok(event) => view.take(source, event),
+            Err(error) => {
+                metrics.watch_errors.inc();
+                tracing::warn!(%error, "watch on workloads; trying again");
+                continue;
+            }
+        };
+        for change in news {
+            if changes.send(change).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Waits that double, less up to a quarter, so that agents do not come back all at once.
+#[derive(Default)]
+struct Doubling {
+    tries: u32,
+}
+
+impl Iterator for Doubling {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let wait = MIN_BACKOFF.saturating_mul(1 << self.tries.min(10)).min(MAX_BACKOFF);
+        self.tries = self.tries.saturating_add(1);
+        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
+        Some(wait - wait / 4 * (nanos % 256) / 256)
+    }
+}
+
+impl Backoff for Doubling {
+    fn reset(&mut self) {
+        self.tries = 0;
+    }
+}
+
+/// Which workloads each watch shows.
+#[derive(Default)]
+struct View {
+    /// UIDs by source.
+    shown: HashMap<Source, HashSet<String>>,
+    /// UIDs of a list that is being read again, by source.
+    relisted: HashMap<Source, HashSet<String>>,
+    unsynced: HashSet<Source>,
+}
+
+impl View {
+    fn take(&mut self, source: Source, event: Event<DeserializeGuard<api::Workload>>) -> Vec<Change> {
+        match event {
+            Event::Init => {
+                self.relisted.insert(source, HashSet::new());
+                Vec::new()
+            }
+            Event::InitApply(object) => {
+                self.relisted.entry(source).or_default().insert(object.uid().unwrap_or_default());
+                vec![self.seen(source, object)]
+            }
+            Event::InitDone => self.relist_done(source),
+            Event::Apply(object) => vec![self.seen(source, object)],
+            Event::Delete(object) => {
+                let uid = object.uid().unwrap_or_default();
+                self.shown.entry(source).or_default().remove(&uid);
+                self.gone(uid).into_iter().collect()
+            }
+        }
+    }
+
+    fn seen(&mut self, source: Source, object: DeserializeGuard<api::Workload>) -> Change {
+        self.shown.entry(source).or_default().insert(object.uid().unwrap_or_default());
+        match object.0 {
+            Ok(workload) => Change::Seen(Arc::new(workload)),
+            Err(invalid) => Change::Unreadable(Box::new(invalid)),
+        }
+    }
+
+    /// A complete list has been read: what it lacks was deleted while nobody was looking.
+    fn relist_done(&mut self, source: Source) -> Vec<Change> {
+        let listed = self.relisted.remove(&source).unwrap_or_default();
+        let shown = self.shown.insert(source, listed.clone()).unwrap_or_default();
+        let mut changes: Vec<Change> =
+            shown.difference(&listed).filter_map(|uid| self.gone(uid.clone())).collect();
+        if self.unsynced.remove(&source) && self.unsynced.is_empty() {
+            changes.push(Change::Synced);
+        }
+        changes
+    }
+
+    /// Gone from one watch is gone from the node only if no other shows it.
+    fn gone(&self, uid: String) -> Option<Change> {
+        (!self.shown.values().any(|uids| uids.contains(&uid))).then_some(Change::Gone(uid))
+    }
+}

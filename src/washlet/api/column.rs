@@ -1,0 +1,151 @@
+//! The columns of `kubectl get`. A derive could hold them too, but a table shows them as a table.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceColumnDefinition;
+
+/// One column.
+pub(super) struct Column {
+    name: &'static str,
+    type_: &'static str,
+    path: &'static str,
+    description: &'static str,
+    /// Shown only with `-o wide`.
+    wide: bool,
+}
+
+/// Columns of Workloads.
+pub(super) const WORKLOAD: &[Column] = &[
+    column(
+        "READY",
+        "string",
+        ".status.conditions[?(@.type==\"Ready\")].status",
+        "Whether it answers through its host now.",
+    ),
+    column(
+        "REASON",
+        "string",
+        ".status.conditions[?(@.type==\"Ready\")].reason",
+        "Why it does, or does not.",
+    ),
+    column(
+        "HOST",
+        "string",
+        ".status.hostId",
+        "The host that it is on.",
+    ),
+    column(
+        "IMAGE",
+        "string",
+        ".spec.components[0].image",
+        "Image of the first component.",
+    ),
+    column(
+        "AGE",
+        "date",
+        ".metadata.creationTimestamp",
+        "Time since it was created.",
+    ),
+    column(
+        "START",
+        "string",
+        ".status.timings.total",
+        "From the agent's first sight of it until it answered.",
+    )
+    .wide(),
+    column(
+        "ENVIRONMENT",
+        "string",
+        ".status.environment",
+        "Environment of the host.",
+    )
+    .wide(),
+    column(
+        "MESSAGE",
+        "string",
+        ".status.conditions[?(@.type==\"Ready\")].message",
+        "The reason, in a sentence.",
+    )
+    .wide(),
+];
+
+/// Columns of Hosts.
+pub(super) const HOST: &[Column] = &[
+    column(
+        "READY",
+        "string",
+        ".status.conditions[?(@.type==\"Ready\")].status",
+        "Whether it takes workloads.",
+    ),
+    column(
+        "WORKLOADS",
+        "integer",
+        ".status.workloadCount",
+        "Workloads on it.",
+    ),
+    column("ENVIRONMENT", "string", ".environment", "Its environment."),
+    column(
+        "VERSION",
+        "string",
+        ".status.version",
+        "Version of the agent.",
+    ),
+    column(
+        "AGE",
+        "date",
+        ".metadata.creationTimestamp",
+        "Time since it was created.",
+    ),
+    column(
+        "HOSTID",
+        "string",
+        ".hostId",
+        "The id that spec.hostId of a Workload names.",
+    )
+    .wide(),
+    column(
+        "HTTPPORT",
+        "integer",
+        ".httpPort",
+        "Port that serves workloads by Host header.",
+    )
+    .wide(),
+    column(
+        "HOSTGROUP",
+        "string",
+        ".metadata.labels.hostgroup",
+        "Its label hostgroup.",
+    )
+    .wide(),
+];
+
+const fn column(
+    name: &'static str,
+    type_: &'static str,
+    path: &'static str,
+    description: &'static str,
+) -> Column {
+    Column {
+        name,
+        type_,
+        path,
+        description,
+        wide: false,
+    }
+}
+
+impl Column {
+    const fn wide(mut self) -> Self {
+        self.wide = true;
+        self
+    }
+
+    pub fn definition(&self) -> CustomResourceColumnDefinition {
+        CustomResourceColumnDefinition {
+            name: self.name.to_owned(),
+            type_: self.type_.to_owned(),
+            json_path: self.path.to_owned(),
+            description: Some(self.description.to_owned()),
+            priority: self.wide.then_some(1),
+            format: None,
+        }
+    }
+}

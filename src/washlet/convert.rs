@@ -1,0 +1,204 @@
+//! From a `Workload` object to the desired state that the host acts on. Pure: what has to be read from the API server is
+//! named by [`references`] and handed in as [`Resolved`].
+//!
+//! Nothing that a user writes is ignored. What is wrong is an error that names the field and the remedy; so is what this
+//! version does not do yet ([`UNOBSERVED`]). All errors are found in one pass, since a user who has to apply a manifest five
+//! times to learn five errors is not helped.
+
+mod image;
+mod interface;
+mod layer;
+mod problem;
+mod quantity;
+mod reference;
+mod unobserved;
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use crate::{spec, washlet::api};
+
+pub use problem::{ConvertError, Problem};
+pub use reference::{Outcome, ReferenceKey, ReferenceKind, Referenced, Resolved, references};
+pub use unobserved::{UNOBSERVED, Unobserved};
+
+use image::PullSecrets;
+use layer::Layer;
+use problem::Problems;
+
+/// Longest time for one request, and longest grace, that a field may ask for: a day.
+const MAX_SECONDS: i64 = 86_400;
+
+/// Makes the desired state.
+///
+/// # Errors
+/// [`ConvertError`], with all that is wrong. References that are not in `resolved` count as missing.
+pub fn convert(
+    workload: &api::Workload,
+    resolved: &Resolved,
+) -> Result<spec::Workload, ConvertError> {
+    let meta = &workload.metadata;
+    let namespace = reference::namespace(workload).to_owned();
+    let name = meta.name.clone().unwrap_or_default();
+    let mut problems = Problems::default();
+    unobserved::check(&workload.spec, &mut problems);
+    let mut converter = Converter {
+        namespace: &namespace,
+        resolved,
+        problems,
+    };
+    let components = converter.components(&workload.spec);
+    let interfaces = converter.interfaces(&workload.spec.host_interfaces);
+    let grace = converter
+        .seconds(
+            "spec.terminationGracePeriodSeconds",
+            workload.spec.termination_grace_period_seconds,
+            0,
+        )
+        .unwrap_or(spec::DEFAULT_GRACE);
+    converter.problems.into_result()?;
+
+    let id: spec::WorkloadId = match &meta.uid {
+        Some(uid) => uid.as_str().into(),
+        None => format!("{namespace}/{name}").into(),
+    };
+    let controller = meta
+        .owner_references
+        .iter()
+        .flatten()
+        .find(|owner| owner.controller == Some(true));
+    Ok(spec::Workload {
+        owner: controller.map_or_else(|| id.clone(), |owner| owner.uid.as_str().into()),
+        id,
+        namespace,
+        name,
+        generation: meta.generation.unwrap_or_default(),
+        created: meta
+            .creation_timestamp
+            .as_ref()
+            .map_or(0, |time| time.0.as_second()),
+        components,
+        interfaces,
+        grace,
+        stamp: 0,
+    })
+}
+
+/// Converts part by part. A part that is wrong leaves a problem behind and some value that is never used.
+struct Converter<'a> {
+    namespace: &'a str,
+    resolved: &'a Resolved,
+    problems: Problems,
+}
+
+impl Converter<'_> {
+    fn components(&mut self, workload: &api::WorkloadSpec) -> Vec<spec::Component> {
+        let shared = self.shared_pull_secrets(workload);
+        let mut names = HashSet::new();
+        let mut components = Vec::with_capacity(workload.components.len());
+        for (index, component) in workload.components.iter().enumerate() {
+            let path = format!("spec.components[{index}]");
+            if component.name.is_empty() {
+                self.problems.invalid(
+                    format!("{path}.name"),
+                    "is empty; give the component a name",
+                );
+            } else if !names.insert(component.name.as_str()) {
+                let text = format!(
+                    "`{}` is the name of an earlier component too; names are unique",
+                    component.name
+                );
+                self.problems.invalid(format!("{path}.name"), text);
+            }
+            self.problems.component = Some(component.name.as_str().into());
+            components.push(self.component(&path, component, &shared));
+            self.problems.component = None;
+        }
+        components
+    }
+
+    fn component(
+        &mut self,
+        path: &str,
+        component: &api::Component,
+        shared: &PullSecrets,
+    ) -> spec::Component {
+        let none = api::LocalResources::default();
+        let local = component.local_resources.as_ref().unwrap_or(&none);
+        let environment = local.environment.as_ref().map(|environment| {
+            let at = format!("{path}.localResources.environment");
+            self.check_variables(&at, environment);
+            self.merge(&at, Layer::of_environment(environment))
+        });
+        let limit = component
+            .resources
+            .as_ref()
+            .and_then(|r| r.limits.as_ref())
+            .and_then(|l| l.memory.as_ref());
+        spec::Component {
+            name: Arc::from(component.name.as_str()),
+            source: self.source(path, component, shared),
+            config: local.config.clone(),
+            environment: environment.unwrap_or_default(),
+            allowed_hosts: self.allowed_hosts(path, &local.allowed_hosts),
+            memory_limit: limit.and_then(|quantity| self.memory(path, &quantity.0)),
+            request_timeout: self.seconds(
+                &format!("{path}.requestTimeoutSeconds"),
+                component.request_timeout_seconds,
+                1,
+            ),
+        }
+    }
+
+    fn check_variables(&mut self, path: &str, environment: &api::Environment) {
+        for (name, value) in &environment.config {
+            if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+                let text =
+                    "is not a variable: its name is empty or has `=`, or there is a NUL in it";
+                self.problems
+                    .invalid(format!("{path}.config[{name:?}]"), text);
+            }
+        }
+    }
+
+    fn allowed_hosts(&mut self, path: &str, entries: &[String]) -> Vec<spec::AllowedHost> {
+        let mut allowed = Vec::with_capacity(entries.len());
+        for (index, entry) in entries.iter().enumerate() {
+            match entry.parse() {
+                Ok(host) => allowed.push(host),
+                Err(error) => {
+                    let error: spec::ParseHostError = error;
+                    self.problems.invalid(
+                        format!("{path}.localResources.allowedHosts[{index}]"),
+                        error.to_string(),
+                    );
+                }
+            }
+        }
+        allowed
+    }
+
+    fn memory(&mut self, path: &str, quantity: &str) -> Option<u64> {
+        match quantity::bytes(quantity) {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                self.problems
+                    .invalid(format!("{path}.resources.limits.memory"), error.to_string());
+                None
+            }
+        }
+    }
+
+    fn seconds(&mut self, path: &str, seconds: Option<i64>, least: i64) -> Option<Duration> {
+        let seconds = seconds?;
+        if !(least..=MAX_SECONDS).contains(&seconds) {
+            self.problems.invalid(
+                path.to_owned(),
+                format!("{seconds} is not from {least} to {MAX_SECONDS}"),
+            );
+        }
+        Some(Duration::from_secs(seconds.unsigned_abs()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,335 @@
+use std::{collections::BTreeSet, fs, path::Path};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::fault::{Class, Reason, Stage};
+
+/// A Workload's spec, what is in its namespace, and all that is wrong with it.
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    spec: Value,
+    #[serde(default)]
+    objects: Vec<Value>,
+    problems: Vec<String>,
+}
+
+fn workload(spec: Value) -> api::Workload {
+    let metadata = json!({ "name": "hello", "namespace": "shop", "uid": "uid-1", "generation": 3 });
+    let mut object = json!({
+        "apiVersion": "runtime.wasmcloud.dev/v1alpha1", "kind": "Workload", "metadata": metadata, "spec": spec,
+    });
+    api::admit(&mut object);
+    serde_json::from_value(object).unwrap()
+}
+
+/// Reads the objects of a namespace. `forbidden` in place of data makes one that the agent may not read.
+fn resolved(objects: &[Value]) -> Resolved {
+    let mut resolved = Resolved::default();
+    for object in objects {
+        let (kind, found): (_, fn(Value) -> Referenced) = match object["kind"].as_str().unwrap() {
+            "Secret" => (ReferenceKind::Secret, |o| {
+                serde_json::from_value::<k8s::Secret>(o).unwrap().into()
+            }),
+            "ConfigMap" => (ReferenceKind::ConfigMap, |o| {
+                serde_json::from_value::<k8s::ConfigMap>(o).unwrap().into()
+            }),
+            _ => (ReferenceKind::ServiceAccount, |o| {
+                serde_json::from_value::<k8s::ServiceAccount>(o)
+                    .unwrap()
+                    .into()
+            }),
+        };
+        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        let outcome = match object.get("forbidden") {
+            Some(text) => Outcome::Forbidden(text.as_str().unwrap().to_owned()),
+            None => Outcome::Found(found(object.clone())),
+        };
+        resolved.outcomes.insert(
+            ReferenceKey {
+                kind,
+                namespace: "shop".to_owned(),
+                name,
+            },
+            outcome,
+        );
+    }
+    resolved
+}
+
+mod k8s {
+    pub use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
+}
+
+fn testdata(file: &str) -> String {
+    fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("src/washlet/testdata")
+            .join(file),
+    )
+    .unwrap()
+}
+
+#[test]
+fn problems_name_field_and_remedy() {
+    let cases: Vec<Case> = serde_saphyr::from_str(&testdata("convert-problems.yaml")).unwrap();
+    assert!(cases.len() > 20);
+    let mut differ = Vec::new();
+    for case in cases {
+        let error = convert(&workload(case.spec), &resolved(&case.objects)).expect_err(&case.name);
+        let problems: Vec<String> = error
+            .problems()
+            .iter()
+            .map(|p| format!("{} {p}", p.reason))
+            .collect();
+        let same = problems.len() == case.problems.len()
+            && problems
+                .iter()
+                .zip(&case.problems)
+                .all(|(p, e)| is_like(p, e));
+        if !same {
+            differ.push(json!({ "name": case.name, "problems": problems }));
+        }
+    }
+    assert!(
+        differ.is_empty(),
+        "not as convert-problems.yaml says:\n{}",
+        serde_saphyr::to_string(&differ).unwrap()
+    );
+}
+
+/// Whether a text is an expected one, in which `…` stands for anything.
+fn is_like(text: &str, expected: &str) -> bool {
+    match expected.split_once('…') {
+        Some((start, end)) => text.starts_with(start) && text.ends_with(end),
+        None => text == expected,
+    }
+}
+
+/// `UPDATE=1 cargo test` rewrites the expectation.
+#[test]
+fn a_whole_manifest() {
+    let mut documents: Vec<Value> = serde_saphyr::from_multiple(&testdata("convert.yaml")).unwrap();
+    let workload: api::Workload = serde_json::from_value(documents.remove(0)).unwrap();
+    let resolved = resolved(&documents);
+    let named: BTreeSet<String> = references(&workload, &resolved)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let desired = convert(&workload, &resolved).unwrap();
+    assert!(
+        !format!("{desired:?} {resolved:?}").contains("s3cret"),
+        "a secret is shown"
+    );
+    let text =
+        serde_saphyr::to_string(&json!({ "references": named, "desired": summary(&desired) }))
+            .unwrap();
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("src/washlet/testdata/convert.expected.yaml");
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, &text).unwrap();
+    }
+    assert_eq!(fs::read_to_string(&path).unwrap_or_default(), text);
+}
+
+/// A desired state in words.
+fn summary(workload: &spec::Workload) -> Value {
+    let component = |c: &spec::Component| {
+        let spec::Source::Image(image) = &c.source else {
+            panic!("not an image: {:?}", c.source)
+        };
+        json!({
+            "name": *c.name,
+            "image": image.reference.to_string(),
+            "policy": format!("{:?}", image.policy),
+            "credentials": image.credentials.iter().map(|c| (&c.origin, &c.scope)).collect::<Vec<_>>(),
+            "unusable": image.unusable_secrets.iter().map(|u| u.split_once(':').unwrap().0).collect::<Vec<_>>(),
+            "config": c.config,
+            "environment": c.environment,
+            "allowed_hosts": c.allowed_hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "memory_limit": c.memory_limit,
+            "request_timeout": c.request_timeout,
+        })
+    };
+    let interface = |i: &spec::Interface| {
+        json!({
+            "package": format!("{}:{}", i.namespace, i.package),
+            "interfaces": i.interfaces,
+            "version": i.version.as_ref().map(ToString::to_string),
+            "config": i.config,
+        })
+    };
+    json!({
+        "id": *workload.id,
+        "name": format!("{}/{}", workload.namespace, workload.name),
+        "generation": workload.generation,
+        "created": workload.created,
+        "owner": *workload.owner,
+        "components": workload.components.iter().map(component).collect::<Vec<_>>(),
+        "interfaces": workload.interfaces.iter().map(interface).collect::<Vec<_>>(),
+        "grace": workload.grace,
+    })
+}
+
+#[test]
+fn a_service_account_names_more_references() {
+    let workload = workload(json!({ "serviceAccountName": "puller" }));
+    let texts = |resolved: &Resolved| {
+        references(&workload, resolved)
+            .iter()
+            .map(ToString::to_string)
+            .collect::<BTreeSet<_>>()
+    };
+    assert_eq!(
+        texts(&Resolved::default()),
+        ["ServiceAccount shop/puller".to_owned()].into()
+    );
+    let account = json!({
+        "kind": "ServiceAccount", "metadata": { "name": "puller" }, "imagePullSecrets": [{ "name": "a" }, { "name": "" }],
+    });
+    let expected = [
+        "Secret shop/a".to_owned(),
+        "ServiceAccount shop/puller".to_owned(),
+    ];
+    assert_eq!(texts(&resolved(&[account])), expected.into());
+}
+
+/// Sets each unobserved field alone, and finds it refused by name; its empty value is accepted.
+#[test]
+fn unobserved_fields_are_refused() {
+    for unobserved in UNOBSERVED {
+        let field = unobserved.field;
+        for (value, refused) in [(sample(field), true), (empty(field), false)] {
+            let spec = with_field(field, value);
+            let error = convert(&workload(spec.clone()), &Resolved::default()).err();
+            let path = format!("spec.{}", field.replace("[]", "[0]"));
+            let named = error.iter().flat_map(|e| e.problems()).any(|p| {
+                p.reason == Reason::UnsupportedSpec
+                    && p.field == path
+                    && p.message.contains(unobserved.feature)
+            });
+            assert_eq!(named, refused, "{spec}: {error:?}");
+        }
+    }
+}
+
+/// A value of a field that asks for something.
+fn sample(field: &str) -> Value {
+    match field.rsplit('.').next().unwrap() {
+        "service" if field == "service" => json!({ "image": "x" }),
+        "service" => json!({ "name": "x" }),
+        "volumes" => json!([{ "name": "x" }]),
+        "volumeMounts" => json!([{ "name": "x", "mountPath": "/x" }]),
+        "resources" => json!({ "limits": { "memory": "1Mi" } }),
+        "restartPolicy" => json!("Never"),
+        "name" => json!("main"),
+        probe if probe.ends_with("Probe") => json!({ "httpGet": { "path": "/" } }),
+        list if list.starts_with("allowed") => json!(["1"]),
+        _ => json!(1),
+    }
+}
+
+/// A value that is the same as none.
+fn empty(field: &str) -> Value {
+    match field.rsplit('.').next().unwrap() {
+        "service" => Value::Null,
+        "volumes" | "volumeMounts" => json!([]),
+        "resources" => json!({ "limits": {} }),
+        "restartPolicy" => json!("Always"),
+        "name" => json!(""),
+        probe if probe.ends_with("Probe") => Value::Null,
+        list if list.starts_with("allowed") => json!([]),
+        _ => json!(0),
+    }
+}
+
+/// A spec that is complete but for one field.
+fn with_field(field: &str, value: Value) -> Value {
+    let mut spec = json!({
+        "components": [{ "name": "a", "image": "x" }],
+        "hostInterfaces": [{ "namespace": "wasi", "package": "http", "interfaces": ["handler"] }],
+    });
+    let pointer = format!("/{}", field.replace("[]", "/0").replace('.', "/"));
+    let (parent, name) = pointer.rsplit_once('/').unwrap();
+    let mut at = &mut spec;
+    for step in parent.split('/').skip(1) {
+        at = match at {
+            Value::Array(items) => &mut items[0],
+            other => &mut other[step],
+        };
+    }
+    at[name] = value;
+    spec
+}
+
+#[test]
+fn files_are_for_run_only() {
+    let workload = workload(json!({ "components": [{ "name": "a", "image": "file:./a.wasm" }] }));
+    let error = convert(&workload, &Resolved::default())
+        .unwrap_err()
+        .fault();
+    assert_eq!(error.reason, Reason::InvalidImageName);
+    assert!(
+        error.message.contains("only `washlet run` reads"),
+        "{error}"
+    );
+    let resolved = Resolved {
+        base_dir: Some("/srv".into()),
+        ..Resolved::default()
+    };
+    let desired = convert(&workload, &resolved).unwrap();
+    assert_eq!(
+        desired.components[0].source,
+        spec::Source::File("/srv/./a.wasm".into())
+    );
+}
+
+#[test]
+fn memory_may_be_a_number() {
+    let limits = json!({ "limits": { "memory": 65536 } });
+    let workload =
+        workload(json!({ "components": [{ "name": "a", "image": "x", "resources": limits }] }));
+    let desired = convert(&workload, &Resolved::default()).unwrap();
+    assert_eq!(desired.components[0].memory_limit, Some(65536));
+}
+
+#[test]
+fn versions_may_leave_out_their_end() {
+    for (text, expected) in [
+        ("0.2.0", Some("0.2.0")),
+        ("0.2", Some("0.2.0")),
+        ("v1", Some("1.0.0")),
+        ("0.2.0-draft", Some("0.2.0-draft")),
+        ("0.2-draft.2", Some("0.2.0-draft.2")),
+        ("latest", None),
+        ("1.2.3.4", None),
+    ] {
+        assert_eq!(
+            interface::version(text),
+            expected.map(|v| v.parse().unwrap()),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn the_earliest_stage_is_the_fault() {
+    let both = json!({
+        "components": [{ "name": "a", "image": "UPPER/case:" }, { "name": "", "image": "x" }],
+        "hostInterfaces": [{
+            "namespace": "wasi", "package": "http", "interfaces": ["handler"], "configFrom": [{ "name": "gone" }],
+        }],
+    });
+    let error = convert(&workload(both), &Resolved::default()).unwrap_err();
+    assert_eq!(error.problems().len(), 3);
+    let fault = error.fault();
+    assert_eq!((fault.stage, fault.class), (Stage::Accept, Class::Terminal));
+    assert!(
+        fault.message.contains("spec.components[0].image")
+            && fault.message.contains("spec.components[1].name")
+    );
+    assert!(!fault.message.contains("gone"));
+    assert_eq!(fault.component, None);
+}

@@ -1,0 +1,343 @@
+//! From files to desired states: finds YAML, takes it apart, and says file, line and field of all that is wrong.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt, fs,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::{
+    spec::{self, Source},
+    washlet::{
+        api,
+        convert::{self, Outcome, ReferenceKey, ReferenceKind, Referenced, Resolved},
+    },
+};
+
+/// The namespace of what names none.
+const NAMESPACE: &str = "default";
+/// Most bytes of one file of YAML.
+const MAX_FILE: u64 = 16 << 20;
+
+/// All that the files say.
+#[derive(Debug, Default)]
+pub(super) struct Loaded {
+    pub workloads: HashMap<spec::WorkloadId, spec::Workload>,
+    /// Documents that mean nothing here, as `Kind name (file:line)`.
+    pub skipped: Vec<String>,
+    /// Files that, when they change, change what runs.
+    pub files: BTreeSet<PathBuf>,
+}
+
+/// Something wrong in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The file, as it was named.
+    pub file: PathBuf,
+    /// The line in it, from 1; none if it is about the file as a whole.
+    pub line: Option<u64>,
+    /// What is wrong, with the field.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, "{line}:")?;
+        }
+        write!(f, " {}", self.message)
+    }
+}
+
+/// The files cannot be run as they are.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct ManifestError(pub Vec<Problem>);
+
+/// One YAML document.
+struct Document {
+    file: PathBuf,
+    /// Folder that `file:` images are relative to.
+    base_dir: PathBuf,
+    /// Line of the file that the text begins on, from 1.
+    line: u64,
+    text: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Header {
+    #[serde(default)]
+    api_version: String,
+    #[serde(default)]
+    kind: String,
+    #[serde(default)]
+    metadata: HeaderMeta,
+}
+
+#[derive(Deserialize, Default)]
+struct HeaderMeta {
+    #[serde(default)]
+    name: String,
+}
+
+/// Reads all paths: files, folders (their `*.yaml`, `*.yml` and `*.json`, not deeper), and `-`.
+pub(super) fn load(paths: &[PathBuf]) -> Result<Loaded, ManifestError> {
+    let mut reader = Reader::default();
+    for path in paths {
+        reader.path(path);
+    }
+    let documents = std::mem::take(&mut reader.documents);
+    for document in &documents {
+        reader.document(document);
+    }
+    reader.finish(paths)
+}
+
+#[derive(Default)]
+struct Reader {
+    documents: Vec<Document>,
+    workloads: Vec<(api::Workload, usize)>,
+    places: Vec<(PathBuf, PathBuf, u64, String)>,
+    outcomes: HashMap<ReferenceKey, Outcome>,
+    loaded: Loaded,
+    problems: Vec<Problem>,
+}
+
+impl Reader {
+    fn path(&mut self, path: &Path) {
+        if path == Path::new("-") {
+            let mut text = String::new();
+            match io::stdin().lock().take(MAX_FILE).read_to_string(&mut text) {
+                Ok(_) => self.split(Path::new("<stdin>"), Path::new("."), &text),
+                Err(error) => self.problem(path, None, error.to_string()),
+            }
+        } else if path.is_dir() {
+            self.folder(path);
+        } else {
+            self.file(path);
+        }
+    }
+
+    fn folder(&mut self, folder: &Path) {
+        let entries = match fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(error) => return self.problem(folder, None, error.to_string()),
+        };
+        let mut files: Vec<PathBuf> = entries
+            .filter_map(|entry| entry.ok().map(|e| e.path()))
+            .filter(|p| p.extension().is_some_and(|e| ["yaml", "yml", "json"].iter().any(|y| e == *y)) && p.is_file())
+            .collect();
+        files.sort();
+        if files.is_empty() {
+            self.problem(folder, None, "there is no .yaml, .yml or .json file in this folder".to_owned());
+        }
+        for file in files {
+            self.file(&file);
+        }
+    }
+
+    fn file(&mut self, file: &Path) {
+        self.loaded.files.insert(file.to_owned());
+        let size = fs::metadata(file).map(|m| m.len());
+        match size.and_then(|size| if size > MAX_FILE { Err(io::Error::other("larger than 16 MiB")) } else { fs::read_to_string(file) }) {
+            Ok(text) => {
+                let base = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                self.split(file, base, &text);
+            }
+            Err(error) => self.problem(file, None, error.to_string()),
+        }
+    }
+
+    /// Takes a stream of documents apart, and remembers where each begins.
+    fn split(&mut self, file: &Path, base: &Path, text: &str) {
+        let mut document = String::new();
+        let mut begins = 1;
+        for (line, number) in text.split_inclusive('\n').zip(1..) {
+            if line.trim_end() == "---" || line.starts_with("--- ") {
+                self.keep(file, base, begins, std::mem::take(&mut document));
+                begins = number + 1;
+            } else {
+                document.push_str(line);
+            }
+        }
+        self.keep(file, base, begins, document);
+    }
+
+    fn keep(&mut self, file: &Path, base: &Path, line: u64, text: String) {
+        let empty = text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#') || l.starts_with('%'));
+        if !empty {
+            self.documents.push(Document { file: file.to_owned(), base_dir: base.to_owned(), line, text });
+        }
+    }
+
+    fn document(&mut self, document: &Document) {
+        let Some(header) = self.parse::<Header>(document) else { return };
+        match (header.api_version.as_str(), header.kind.as_str()) {
+            (group, "Workload") if group.starts_with("runtime.wasmcloud.dev/") => self.workload(document),
+            ("v1", "Secret") => {
+                if let Some(mut secret) = self.parse::<Secret>(document) {
+                    // The API server moves `stringData` into `data`; here nobody else does.
+                    let plain = secret.string_data.take().unwrap_or_default();
+                    let plain = plain.into_iter().map(|(k, v)| (k, k8s_openapi::ByteString(v.into_bytes())));
+                    secret.data.get_or_insert_default().extend(plain);
+                    let meta = secret.metadata.clone();
+                    self.reference(ReferenceKind::Secret, meta.namespace, meta.name, secret.into());
+                }
+            }
+            ("v1", "ConfigMap") => {
+                if let Some(map) = self.parse::<ConfigMap>(document) {
+                    let meta = map.metadata.clone();
+                    self.reference(ReferenceKind::ConfigMap, meta.namespace, meta.name, map.into());
+                }
+            }
+            ("v1", "ServiceAccount") => {
+                if let Some(account) = self.parse::<ServiceAccount>(document) {
+                    let meta = account.metadata.clone();
+                    self.reference(ReferenceKind::ServiceAccount, meta.namespace, meta.name, account.into());
+                }
+            }
+            ("", _) | (_, "") => {
+                self.problem(&document.file, Some(document.line), "apiVersion and kind are needed".to_owned());
+            }
+            (_, kind) => {
+                let place = format!("{}:{}", document.file.display(), document.line);
+                self.loaded.skipped.push(format!("{kind} {} ({place})", header.metadata.name));
+            }
+        }
+    }
+
+    fn reference(&mut self, kind: ReferenceKind, namespace: Option<String>, name: Option<String>, content: Referenced) {
+        let namespace = namespace.unwrap_or_else(|| NAMESPACE.to_owned());
+        let key = ReferenceKey { kind, namespace, name: name.unwrap_or_default() };
+        self.outcomes.insert(key, Outcome::Found(content));
+    }
+
+    fn workload(&mut self, document: &Document) {
+        let Some(mut workload) = self.parse::<api::Workload>(document) else { return };
+        for field in self.parse::<serde_json::Value>(document).map(|v| api::unknown_fields(&v)).unwrap_or_default() {
+            let message = format!("`{field}` is no field of a Workload; mend the name, or remove it");
+            self.problem(&document.file, Some(line_of(document, &field)), message);
+        }
+        workload.metadata.namespace.get_or_insert_with(|| NAMESPACE.to_owned());
+        if workload.metadata.name.as_deref().unwrap_or_default().is_empty() {
+            return self.problem(&document.file, Some(document.line), "metadata.name is empty".to_owned());
+        }
+        self.workloads.push((workload, self.places.len()));
+        self.places.push((
+            document.file.clone(),
+            document.base_dir.clone(),
+            document.line,
+            document.text.clone(),
+        ));
+    }
+
+    fn parse<T: DeserializeOwned>(&mut self, document: &Document) -> Option<T> {
+        match serde_saphyr::from_str(&document.text) {
+            Ok(parsed) => Some(parsed),
+            Err(error) => {
+                let line = error.location().map(|l| l.line() + document.line - 1);
+                let text = error.without_snippet().to_string();
+                self.problem(&document.file, line.or(Some(document.line)), text);
+                None
+            }
+        }
+    }
+
+    fn finish(mut self, paths: &[PathBuf]) -> Result<Loaded, ManifestError> {
+        for (workload, place) in std::mem::take(&mut self.workloads) {
+            self.convert(&workload, place);
+        }
+        if self.loaded.workloads.is_empty() && self.problems.is_empty() {
+            let path = paths.first().cloned().unwrap_or_default();
+            self.problem(&path, None, "there is no Workload here; see examples/hello".to_owned());
+        }
+        if self.problems.is_empty() { Ok(self.loaded) } else { Err(ManifestError(self.problems)) }
+    }
+
+    fn convert(&mut self, workload: &api::Workload, place: usize) {
+        let Some((file, base_dir, line, text)) = self.places.get(place).cloned() else { return };
+        let resolved = Resolved { outcomes: self.outcomes.clone(), base_dir: Some(base_dir.clone()) };
+        match convert::convert(workload, &resolved) {
+            Ok(mut desired) => {
+                let files: Vec<PathBuf> = desired
+                    .components
+                    .iter()
+                    .filter_map(|c| match &c.source {
+                        Source::File(path) => Some(path.clone()),
+                        _ => None,
+                    })
+                    .collect();
+                desired.stamp = stamp(&files);
+                self.loaded.files.extend(files);
+                let id: spec::WorkloadId = Arc::from(format!("{}/{}", desired.namespace, desired.name));
+                desired.owner = id.clone();
+                desired.id = id.clone();
+                if self.loaded.workloads.insert(id.clone(), desired).is_some() {
+                    self.problem(&file, Some(line), format!("a second Workload is called {id}; names are unique"));
+                }
+            }
+            Err(error) => {
+                let document = Document { file: file.clone(), base_dir, line, text };
+                for problem in error.problems() {
+                    self.problem(&file, Some(line_of(&document, &problem.field)), problem.to_string());
+                }
+            }
+        }
+    }
+
+    fn problem(&mut self, file: &Path, line: Option<u64>, message: String) {
+        self.problems.push(Problem { file: file.to_owned(), line, message });
+    }
+}
+
+/// The line that a field stands on, as well as can be told without a parser: the keys of its path are looked for one after
+/// the other.
+fn line_of(document: &Document, field: &str) -> u64 {
+    let mut lines = document.text.lines().zip(document.line..);
+    let mut last = document.line;
+    for part in field.split('.') {
+        let key = part.split('[').next().unwrap_or(part);
+        let index = part.split(['[', ']']).nth(1).and_then(|i| i.parse::<usize>().ok());
+        let is_key = |line: &str| {
+            let line = line.trim_start().trim_start_matches("- ").trim_start();
+            line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(':'))
+        };
+        match lines.by_ref().find(|(line, _)| is_key(line)) {
+            Some((_, number)) => last = number,
+            None => break,
+        }
+        if let Some(index) = index {
+            match lines.clone().filter(|(line, _)| line.trim_start().starts_with("- ")).nth(index) {
+                Some((_, number)) => {
+                    last = number;
+                    lines = document.text.lines().zip(document.line..);
+                    // Goes on at the item, which may hold its first key on the same line.
+                    while lines.clone().next().is_some_and(|(_, n)| n < number) {
+                        lines.next();
+                    }
+                }
+                None => break,
+            }
+        }
+    }
+    last
+}
+
+/// Differs whenever a file has changed.
+fn stamp(files: &[PathBuf]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for file in files {
+        let meta = fs::metadata(file).ok();
+        meta.as_ref().map(fs::Metadata::len).hash(&mut hasher);
+        meta.and_then(|m| m.modified().ok()).hash(&mut hasher);
+    }
+    hasher.finish()
+}

@@ -1,0 +1,49 @@
+//! `cargo xtask`: the chores of this repository, with nothing to install beside Rust and Go.
+
+mod cargo;
+mod cluster;
+mod deny;
+mod generate;
+mod guests;
+mod steps;
+mod test;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Parser;
+
+/// The chores of this repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Command {
+    /// Runs every check and every test; the last step is the end-to-end tests on a real control plane.
+    Test(test::Args),
+    /// Starts a control plane and a registry to try things on, and stays until Ctrl-C.
+    Cluster(cluster::Args),
+    /// Writes the generated files: `crds/`.
+    Generate(generate::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Command::parse() {
+        Command::Test(args) => test::run(&args),
+        Command::Cluster(args) => cluster::run(&args),
+        Command::Generate(args) => generate::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The root of the repository.
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_path_buf()
+}
