@@ -25,6 +25,18 @@ pub struct Fetched {
     pub content: Content,
 }
 
+impl Fetched {
+    /// These bytes. Hashes them, which takes about a second for a gigabyte.
+    #[must_use]
+    pub fn in_memory(bytes: Bytes) -> Self {
+        Self {
+            digest: Digest::of(&bytes),
+            manifest: None,
+            content: Content::Memory(bytes),
+        }
+    }
+}
+
 /// Where fetched bytes are.
 #[derive(Debug, Clone)]
 pub enum Content {
@@ -137,8 +149,7 @@ impl Fetcher {
         match source {
             Source::Bytes(bytes) => {
                 let bytes = bytes.clone();
-                // Hashing 100 MB takes a tenth of a second.
-                let task = tokio::task::spawn_blocking(move || in_memory(bytes)).await;
+                let task = tokio::task::spawn_blocking(move || Fetched::in_memory(bytes)).await;
                 task.map_err(|e| unreadable(PathBuf::new(), io::Error::other(e)))
             }
             Source::File(path) => {
@@ -161,14 +172,6 @@ impl Fetcher {
     }
 }
 
-fn in_memory(bytes: Bytes) -> Fetched {
-    Fetched {
-        digest: Digest::of(&bytes),
-        manifest: None,
-        content: Content::Memory(bytes),
-    }
-}
-
 fn read(path: PathBuf) -> Result<Fetched, FetchError> {
     use io::Read as _;
     let open = || {
@@ -184,7 +187,7 @@ fn read(path: PathBuf) -> Result<Fetched, FetchError> {
     };
     match open() {
         Ok((size, _)) if size > MAX_FILE => Err(FetchError::TooLarge { path, size }),
-        Ok((_, bytes)) => Ok(in_memory(bytes.into())),
+        Ok((_, bytes)) => Ok(Fetched::in_memory(bytes.into())),
         Err(e) => Err(unreadable(path, e)),
     }
 }

@@ -10,10 +10,16 @@ use crate::{
 
 /// The fault of pulling `app:1` under a twist.
 async fn fault(part: &str, twist: Twist) -> Fault {
+    fault_within(part, twist, Duration::from_secs(30)).await
+}
+
+async fn fault_within(part: &str, twist: Twist, patience: Duration) -> Fault {
     let registry = Registry::start().await;
     registry.image("app", "1", COMPONENT);
     registry.twist(part, twist);
-    let kit = Kit::new(&[&registry]);
+    let kit = Kit::with(&[&registry], |config| {
+        (config.header_timeout, config.stall_timeout) = (patience, patience);
+    });
     let error = kit
         .pull(&image(&registry, "app:1"))
         .await
@@ -140,7 +146,7 @@ async fn silence_is_unavailability() {
         ("/blobs/", Twist::Mute),
         ("/blobs/", Twist::Stall(4)),
     ] {
-        let fault = fault(part, twist).await;
+        let fault = fault_within(part, twist, Duration::from_millis(500)).await;
         assert_eq!(
             (fault.reason, fault.class),
             (Reason::RegistryUnavailable, Class::Retry),
@@ -151,24 +157,18 @@ async fn silence_is_unavailability() {
 }
 
 #[tokio::test]
-async fn a_slow_body_is_not_a_stalled_one() {
-    let registry = Registry::start().await;
-    registry.image("app", "1", COMPONENT);
-    registry.twist("/blobs/", Twist::Late(Duration::from_millis(300)));
-    let kit = Kit::new(&[&registry]);
-    kit.pull(&image(&registry, "app:1"))
-        .await
-        .expect("late, but here");
-}
-
-#[tokio::test]
 async fn a_registry_that_is_away_is_named_with_the_cause() {
     let registry = Registry::start().await;
     let kit = Kit::new(&[&registry]);
     let image = image(&registry, "app:1");
     drop(registry);
     // The listener closes when its task has been dropped.
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    while tokio::net::TcpStream::connect(image.reference.registry())
+        .await
+        .is_ok()
+    {
+        tokio::task::yield_now().await;
+    }
     let error = kit.pull(&image).await.expect_err("nobody there");
     assert_eq!(
         (error.reason(), error.class()),
