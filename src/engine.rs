@@ -12,15 +12,15 @@ mod compile;
 mod config;
 mod inspect;
 mod limits;
-mod ticker;
 #[cfg(test)]
 mod tests;
+mod ticker;
 
 use std::{fmt, ops::Deref, sync::Arc};
 
 use wasmtime::component::{Component, Linker};
 
-use crate::{source::Fetched, spec::Digest, wit::World};
+use crate::{content::Fetched, spec::Digest, wit::World};
 
 pub use builder::{EngineBuilder, EngineError, Pooling};
 pub use compile::CompileError;
@@ -79,7 +79,10 @@ impl Deref for Compiled {
 
 impl fmt::Debug for Compiled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Compiled").field("digest", &self.digest).field("flavor", &self.flavor).finish_non_exhaustive()
+        f.debug_struct("Compiled")
+            .field("digest", &self.digest)
+            .field("flavor", &self.flavor)
+            .finish_non_exhaustive()
     }
 }
 
@@ -98,7 +101,6 @@ struct Inner {
 
 impl Engine {
     /// An engine with options; every one of them has a default.
-    #[must_use]
     pub fn builder() -> EngineBuilder {
         EngineBuilder::default()
     }
@@ -146,6 +148,8 @@ impl Engine {
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("pooled", &self.0.pooled).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("pooled", &self.0.pooled)
+            .finish_non_exhaustive()
     }
 }

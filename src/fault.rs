@@ -147,7 +147,13 @@ impl Fault {
 
     /// A fault that retrying cannot mend.
     pub fn new(stage: Stage, reason: Reason, message: impl Into<String>) -> Self {
-        Self { stage, reason, class: Class::Terminal, component: None, message: cut(message.into()) }
+        Self {
+            stage,
+            reason,
+            class: Class::Terminal,
+            component: None,
+            message: cut(message.into()),
+        }
     }
 
     /// The same fault with another class.

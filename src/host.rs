@@ -14,7 +14,10 @@ mod supervisor;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    sync::{Arc, Mutex, PoisonError, atomic::{AtomicU64, Ordering}},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -30,7 +33,7 @@ use crate::{
 use observed::Observed;
 
 pub use api::{HostApi, HostApiError};
-pub use builder::{BuildError, HostBuilder, StartError};
+pub use builder::{BuildError, HostBuilder, StartError, UnstartedHost};
 
 /// How many changes may wait for a slow reader before it is told to look at everything again.
 const CHANGES: usize = 4096;
@@ -105,7 +108,10 @@ impl Host {
                 });
             }
             None => {
-                supervised.insert(workload.id.clone(), supervisor::spawn(self.shared.clone(), workload));
+                supervised.insert(
+                    workload.id.clone(),
+                    supervisor::spawn(self.shared.clone(), workload),
+                );
             }
         }
     }
@@ -124,27 +130,40 @@ impl Host {
 
     /// An id that no other workload of this process has.
     fn new_id(&self) -> String {
-        format!("{}-{}", self.id, self.next_id.fetch_add(1, Ordering::Relaxed))
+        format!(
+            "{}-{}",
+            self.id,
+            self.next_id.fetch_add(1, Ordering::Relaxed)
+        )
     }
 
     /// States that a workload should not be. It stops taking requests, finishes those in flight within its grace, and is
     /// forgotten. An unknown id is nothing to do.
     pub fn remove(&self, id: &str) {
         if let Some(known) = self.shared.lock().get(id) {
-            known.desired.send_if_modified(|desired| desired.take().is_some());
+            known
+                .desired
+                .send_if_modified(|desired| desired.take().is_some());
         }
     }
 
     /// How a workload is; none if the host does not know it.
     #[must_use]
     pub fn observe(&self, id: &str) -> Option<Observed> {
-        self.shared.lock().get(id).map(|known| known.observed.borrow().clone())
+        self.shared
+            .lock()
+            .get(id)
+            .map(|known| known.observed.borrow().clone())
     }
 
     /// How all workloads are, in no order.
     #[must_use]
     pub fn list(&self) -> Vec<Observed> {
-        self.shared.lock().values().map(|known| known.observed.borrow().clone()).collect()
+        self.shared
+            .lock()
+            .values()
+            .map(|known| known.observed.borrow().clone())
+            .collect()
     }
 
     /// How many workloads the host knows.
@@ -169,13 +188,18 @@ impl Host {
     /// Follows one workload; none if the host does not know it. The sender ends when the workload has stopped.
     #[must_use]
     pub fn watch(&self, id: &str) -> Option<watch::Receiver<Observed>> {
-        self.shared.lock().get(id).map(|known| known.observed.clone())
+        self.shared
+            .lock()
+            .get(id)
+            .map(|known| known.observed.clone())
     }
 
     /// Removes a workload and waits until it has stopped, which takes at most its grace (if it is set anew meanwhile, until
     /// that has stopped too).
     pub async fn remove_and_wait(&self, id: &str) {
-        let Some(mut observed) = self.watch(id) else { return };
+        let Some(mut observed) = self.watch(id) else {
+            return;
+        };
         self.remove(id);
         // An error means that the supervisor has ended, which is what is waited for.
         while observed.changed().await.is_ok() {}
@@ -203,6 +227,8 @@ impl Drop for Host {
 impl Shared {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<WorkloadId, Supervised>> {
         // The map is never left half changed, so a poisoned lock is as good as any.
-        self.supervised.lock().unwrap_or_else(PoisonError::into_inner)
+        self.supervised
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

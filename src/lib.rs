@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod content;
 pub mod engine;
 pub mod fault;
 pub mod host;

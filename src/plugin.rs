@@ -7,6 +7,14 @@
 
 mod store;
 #[cfg(test)]
+#[cfg_attr(
+    not(any(
+        feature = "wasi-config",
+        feature = "wasi-http",
+        feature = "wasi-logging"
+    )),
+    allow(dead_code, reason = "most of it tests plugins that are off")
+)]
 pub(crate) mod testing;
 pub mod wasi;
 #[cfg(feature = "wasi-config")]
@@ -50,16 +58,23 @@ pub trait HostPlugin: Send + Sync + 'static {
     ///
     /// # Errors
     /// When Wasmtime refuses a definition (two plugins offer one interface).
-    fn link(&self, linker: &mut Linker<StoreState>, component: &ComponentFacts) -> wasmtime::Result<()>;
+    fn link(
+        &self,
+        linker: &mut Linker<StoreState>,
+        component: &ComponentFacts,
+    ) -> wasmtime::Result<()>;
 
     /// Takes a workload's configuration for this plugin: parses it, connects what is to be connected. Nothing is visible to
     /// anybody before [`Binding::start`].
     ///
     /// # Errors
     /// [`Fault`]: unknown keys, values that make no sense, a backend that is away.
-    fn bind<'a>(&'a self, request: BindRequest<'a>) -> BoxFuture<'a, Result<Box<dyn Binding>, Fault>>;
+    fn bind<'a>(
+        &'a self,
+        request: BindRequest<'a>,
+    ) -> BoxFuture<'a, Result<Box<dyn Binding>, Fault>>;
 
-    /// Opens what the plugin needs from the machine (a listener); called by [`Host::start`](crate::host::Host::start).
+    /// Opens what the plugin needs from the machine (a listener); called by `UnstartedHost::start`.
     ///
     /// # Errors
     /// [`PluginStartError`], which fails the host's start.
@@ -160,6 +175,11 @@ pub struct Linked {
 }
 
 /// The ids that are written in these constants.
+#[cfg(any(
+    feature = "wasi-config",
+    feature = "wasi-http",
+    feature = "wasi-logging"
+))]
 fn interface_ids(names: &[&str]) -> Vec<InterfaceId> {
     // A name that is none would be missing from its plugin's world, which a test of that plugin sees.
     names.iter().filter_map(|name| name.parse().ok()).collect()

@@ -7,7 +7,7 @@ mod credential;
 mod hosts;
 mod image;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use semver::Version;
@@ -48,8 +48,8 @@ pub struct Workload {
     pub stamp: u64,
 }
 
-/// One component of a workload.
-#[derive(Debug, Clone, PartialEq)]
+/// One component of a workload. Its `Debug` shows the keys of its configuration, never a value: some come from Secrets.
+#[derive(Clone, PartialEq)]
 pub struct Component {
     /// Unique in its workload.
     pub name: Arc<str>,
@@ -91,8 +91,9 @@ pub struct Image {
     pub unusable_secrets: Vec<String>,
 }
 
-/// The configuration of one interface that the host offers or serves, for one workload.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// The configuration of one interface that the host offers or serves, for one workload. Its `Debug` shows the keys of its
+/// configuration, never a value: some come from Secrets.
+#[derive(Clone, Default, PartialEq)]
 pub struct Interface {
     /// `wasi` in `wasi:http`.
     pub namespace: String,
@@ -130,11 +131,15 @@ impl Workload {
     /// Whether the same workload may get other bytes later, without being changed itself: a tag can be moved, a file written.
     #[must_use]
     pub fn may_change_at_source(&self) -> bool {
-        self.components.iter().any(|component| match &component.source {
-            Source::Bytes(_) => false,
-            Source::File(_) => true,
-            Source::Image(image) => image.reference.digest().is_none() && image.policy != PullPolicy::Never,
-        })
+        self.components
+            .iter()
+            .any(|component| match &component.source {
+                Source::Bytes(_) => false,
+                Source::File(_) => true,
+                Source::Image(image) => {
+                    image.reference.digest().is_none() && image.policy != PullPolicy::Never
+                }
+            })
     }
 }
 
@@ -161,5 +166,57 @@ impl Interface {
     #[must_use]
     pub fn is(&self, namespace: &str, package: &str) -> bool {
         self.namespace == namespace && self.package == package
+    }
+}
+
+impl fmt::Debug for Component {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Component")
+            .field("name", &self.name)
+            .field("source", &self.source)
+            .field("config", &self.config.keys())
+            .field("environment", &self.environment.keys())
+            .field("allowed_hosts", &self.allowed_hosts)
+            .field("memory_limit", &self.memory_limit)
+            .field("request_timeout", &self.request_timeout)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Interface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Interface")
+            .field("namespace", &self.namespace)
+            .field("package", &self.package)
+            .field("interfaces", &self.interfaces)
+            .field("version", &self.version)
+            .field("name", &self.name)
+            .field("config", &self.config.keys())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_configuration_are_not_printed() {
+        let config: BTreeMap<String, String> = [("key".into(), "s3cret".into())].into();
+        let component = Component {
+            name: "app".into(),
+            source: Source::default(),
+            config: config.clone(),
+            environment: config.clone(),
+            allowed_hosts: Vec::new(),
+            memory_limit: None,
+            request_timeout: None,
+        };
+        let interface = Interface {
+            config,
+            ..Interface::default()
+        };
+        let text = format!("{component:?} {interface:?}");
+        assert!(text.contains("key") && !text.contains("s3cret"), "{text}");
     }
 }

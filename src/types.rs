@@ -144,10 +144,15 @@ impl Workload {
         let mut components: Vec<spec::Component> = Vec::with_capacity(self.components.len());
         for (index, component) in self.components.into_iter().enumerate() {
             if component.name.is_empty() {
-                return Err(invalid(format!("components[{index}].name is empty; give each component a name")));
+                return Err(invalid(format!(
+                    "components[{index}].name is empty; give each component a name"
+                )));
             }
             if components.iter().any(|c| *c.name == *component.name) {
-                return Err(invalid(format!("components[{index}].name \"{}\" is taken; names are unique", component.name)));
+                return Err(invalid(format!(
+                    "components[{index}].name \"{}\" is taken; names are unique",
+                    component.name
+                )));
             }
             components.push(component.into_spec(index)?);
         }
@@ -157,7 +162,9 @@ impl Workload {
             namespace: self.namespace,
             name: self.name,
             generation: 1,
-            created: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs().cast_signed()),
+            created: SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |d| d.as_secs().cast_signed()),
             components,
             interfaces: self.host_interfaces,
             grace: spec::DEFAULT_GRACE,
@@ -172,7 +179,10 @@ impl Component {
         let allowed_hosts = resources
             .allowed_hosts
             .iter()
-            .map(|text| text.parse::<AllowedHost>().map_err(|e| invalid(format!("components[{index}].allowed_hosts: {e}"))))
+            .map(|text| {
+                text.parse::<AllowedHost>()
+                    .map_err(|e| invalid(format!("components[{index}].allowed_hosts: {e}")))
+            })
             .collect::<Result<_, _>>()?;
         Ok(spec::Component {
             name: Arc::from(self.name),
@@ -195,5 +205,9 @@ fn invalid(message: String) -> Fault {
 }
 
 fn unsupported(field: &str) -> Fault {
-    Fault::new(Stage::Accept, Reason::UnsupportedSpec, format!("{field} is not supported by this version; remove it"))
+    Fault::new(
+        Stage::Accept,
+        Reason::UnsupportedSpec,
+        format!("{field} is not supported by this version; remove it"),
+    )
 }

@@ -8,5 +8,8 @@ pub mod api;
 pub mod convert;
 pub mod run;
 pub mod shutdown;
+mod standard;
 pub mod status;
 pub mod types;
+
+pub use standard::SetupError;

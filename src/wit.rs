@@ -42,7 +42,9 @@ impl InterfaceId {
         self.same_name(offered)
             && match (&self.version, &offered.version) {
                 (None, None) => true,
-                (Some(want), Some(have)) => want == have || track(want).is_some() && track(want) == track(have),
+                (Some(want), Some(have)) => {
+                    want == have || track(want).is_some() && track(want) == track(have)
+                }
                 _ => false,
             }
     }
@@ -91,7 +93,9 @@ impl FromStr for InterfaceId {
                 version,
             })
         };
-        parse().ok_or_else(|| ParseInterfaceError { text: text.to_owned() })
+        parse().ok_or_else(|| ParseInterfaceError {
+            text: text.to_owned(),
+        })
     }
 }
 
@@ -124,10 +128,22 @@ mod tests {
 
     #[test]
     fn ids_round_trip() {
-        for text in ["wasi:http/types@0.2.12", "wasi:config/store@0.2.0-rc.1", "acme:widgets/api"] {
+        for text in [
+            "wasi:http/types@0.2.12",
+            "wasi:config/store@0.2.0-rc.1",
+            "acme:widgets/api",
+        ] {
             assert_eq!(id(text).to_string(), text);
         }
-        for bad in ["", "wasi", "wasi:http", "wasi:http/", "wasi:http/types@x", "a:b/c/d", "1a:b/c"] {
+        for bad in [
+            "",
+            "wasi",
+            "wasi:http",
+            "wasi:http/",
+            "wasi:http/types@x",
+            "a:b/c/d",
+            "1a:b/c",
+        ] {
             assert!(bad.parse::<InterfaceId>().is_err(), "{bad}");
         }
     }
@@ -152,8 +168,15 @@ mod tests {
 
     #[test]
     fn nearest_prefers_the_same_interface() {
-        let offers = [id("wasi:http/types@0.2.12"), id("wasi:http/handler@0.3.0"), id("wasi:io/poll@0.2.12")];
-        assert_eq!(id("wasi:http/types@0.9.0").nearest(&offers), Some(&offers[0]));
+        let offers = [
+            id("wasi:http/types@0.2.12"),
+            id("wasi:http/handler@0.3.0"),
+            id("wasi:io/poll@0.2.12"),
+        ];
+        assert_eq!(
+            id("wasi:http/types@0.9.0").nearest(&offers),
+            Some(&offers[0])
+        );
         assert_eq!(id("acme:http/types@0.9.0").nearest(&offers), None);
     }
 }

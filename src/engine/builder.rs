@@ -125,11 +125,15 @@ impl EngineBuilder {
     /// [`EngineError`].
     pub fn build(self) -> Result<Engine, EngineError> {
         let cache = self.cache_dir.as_deref().map(open_cache).transpose()?;
-        let plain = config::engine(Flavor::Plain, self.max_instances, self.pooling).map_err(EngineError::Configure)?;
-        let concurrent =
-            config::engine(Flavor::Concurrent, self.max_instances, self.pooling).map_err(EngineError::Configure)?;
+        let plain = config::engine(Flavor::Plain, self.max_instances, self.pooling)
+            .map_err(EngineError::Configure)?;
+        let concurrent = config::engine(Flavor::Concurrent, self.max_instances, self.pooling)
+            .map_err(EngineError::Configure)?;
         ticker::start(&[&plain.engine, &concurrent.engine]).map_err(EngineError::Thread)?;
-        let threads = self.compile_threads.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+        let threads = self
+            .compile_threads
+            .or_else(|| thread::available_parallelism().ok())
+            .map_or(1, NonZeroUsize::get);
         let compiler = Compiler::new(cache, threads).map_err(EngineError::Thread)?;
         Ok(Engine(Arc::new(Inner {
             pooled: plain.pooled && concurrent.pooled,

@@ -47,12 +47,24 @@ impl Cache {
     /// # Errors
     /// [`EngineError::Cache`]; [`EngineError::UntrustedCache`] if it is another user's, or others may write to it.
     pub fn open(path: &Path) -> Result<Self, EngineError> {
-        let failed = |source| EngineError::Cache { path: path.to_owned(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+        let failed = |source| EngineError::Cache {
+            path: path.to_owned(),
+            source,
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(failed)?;
         let found = fs::symlink_metadata(path).map_err(failed)?;
         match distrust(&found, rustix::process::geteuid().as_raw()) {
-            Some(why) => Err(EngineError::UntrustedCache { path: path.to_owned(), why }),
-            None => Ok(Self { directory: path.to_owned() }),
+            Some(why) => Err(EngineError::UntrustedCache {
+                path: path.to_owned(),
+                why,
+            }),
+            None => Ok(Self {
+                directory: path.to_owned(),
+            }),
         }
     }
 
@@ -61,7 +73,11 @@ impl Cache {
         let mut hasher = StableHasher(Sha256::new());
         engine.precompile_compatibility_hash().hash(&mut hasher);
         let compatibility = hasher.finish();
-        self.directory.join(format!("{}.{}.{compatibility:016x}.cwasm", digest.hex(), flavor.as_str()))
+        self.directory.join(format!(
+            "{}.{}.{compatibility:016x}.cwasm",
+            digest.hex(),
+            flavor.as_str()
+        ))
     }
 
     /// Maps a file that [`Cache::store`] wrote; none if there is none.
@@ -75,7 +91,9 @@ impl Cache {
             Err(error) => return Err(error.into()),
         };
         verify(&file)?;
-        deserialize(engine, path).map(Some).map_err(CacheError::Refused)
+        deserialize(engine, path)
+            .map(Some)
+            .map_err(CacheError::Refused)
     }
 
     /// Writes a component's machine code and maps it from there, so that the pages are the file's and can be dropped by the
@@ -86,7 +104,9 @@ impl Cache {
     pub fn store(path: &Path, component: &Component) -> Result<Component, CacheError> {
         let code = component.serialize().map_err(CacheError::Refused)?;
         let directory = path.parent().unwrap_or(Path::new("."));
-        let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(directory)?;
+        let mut file = tempfile::Builder::new()
+            .prefix(".writing-")
+            .tempfile_in(directory)?;
         file.write_all(&code)?;
         file.write_all(&MAGIC)?;
         file.write_all(&crc32fast::hash(&code).to_le_bytes())?;
@@ -103,22 +123,34 @@ fn distrust(found: &Metadata, user: u32) -> Option<String> {
         return Some("it is not a directory".to_owned());
     }
     if found.uid() != user {
-        return Some(format!("it belongs to user {}, and this process runs as user {user}", found.uid()));
+        return Some(format!(
+            "it belongs to user {}, and this process runs as user {user}",
+            found.uid()
+        ));
     }
     let others = found.mode() & 0o022;
-    (others != 0).then(|| format!("its mode {:03o} lets others write to it", found.mode() & 0o777))
+    (others != 0).then(|| {
+        format!(
+            "its mode {:03o} lets others write to it",
+            found.mode() & 0o777
+        )
+    })
 }
 
 /// Reads the file once and compares its checksum.
 fn verify(mut file: &File) -> Result<(), CacheError> {
     let size = file.seek(io::SeekFrom::End(0))?;
-    let code = size.checked_sub(TRAILER as u64).ok_or(CacheError::Checksum)?;
+    let code = size
+        .checked_sub(TRAILER as u64)
+        .ok_or(CacheError::Checksum)?;
     file.rewind()?;
     let mut rest = code;
     let mut hasher = crc32fast::Hasher::new();
     let mut buffer = vec![0; 256 << 10];
     while rest > 0 {
-        let part = usize::try_from(rest).unwrap_or(usize::MAX).min(buffer.len());
+        let part = usize::try_from(rest)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
         let part = buffer.get_mut(..part).unwrap_or_default();
         file.read_exact(part)?;
         hasher.update(part);
@@ -127,10 +159,17 @@ fn verify(mut file: &File) -> Result<(), CacheError> {
     let mut trailer = [0; TRAILER];
     file.read_exact(&mut trailer)?;
     let (magic, sum) = trailer.split_at(MAGIC.len());
-    if magic == MAGIC && sum == hasher.finalize().to_le_bytes() { Ok(()) } else { Err(CacheError::Checksum) }
+    if magic == MAGIC && sum == hasher.finalize().to_le_bytes() {
+        Ok(())
+    } else {
+        Err(CacheError::Checksum)
+    }
 }
 
-#[expect(unsafe_code, reason = "Wasmtime cannot prove that a file is its own; the directory's owner and mode do")]
+#[expect(
+    unsafe_code,
+    reason = "Wasmtime cannot prove that a file is its own; the directory's owner and mode do"
+)]
 fn deserialize(engine: &wasmtime::Engine, path: &Path) -> wasmtime::Result<Component> {
     // SAFETY: the file must have been written by Wasmtime and must not change while it is mapped. Only this user can write to
     // the directory (`Cache::open`), `Cache::store` puts only what Wasmtime serialised there, by renaming a finished file, so
@@ -149,7 +188,8 @@ impl Hasher for StableHasher {
 
     fn finish(&self) -> u64 {
         let hash = self.0.clone().finalize();
-        hash.first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
+        hash.first_chunk()
+            .map_or(0, |first| u64::from_le_bytes(*first))
     }
 }
 
@@ -171,14 +211,24 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o770)).unwrap();
         let error = Cache::open(directory.path()).unwrap_err().to_string();
-        assert!(error.contains("mode 770") && error.contains("chmod 700"), "{error}");
+        assert!(
+            error.contains("mode 770") && error.contains("chmod 700"),
+            "{error}"
+        );
         let found = fs::metadata(directory.path()).unwrap();
-        assert!(distrust(&found, found.uid() + 1).unwrap().contains("belongs to user"));
+        assert!(
+            distrust(&found, found.uid() + 1)
+                .unwrap()
+                .contains("belongs to user")
+        );
     }
 
     #[test]
     fn a_file_is_no_directory() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(matches!(Cache::open(file.path()), Err(EngineError::Cache { .. } | EngineError::UntrustedCache { .. })));
+        assert!(matches!(
+            Cache::open(file.path()),
+            Err(EngineError::Cache { .. } | EngineError::UntrustedCache { .. })
+        ));
     }
 }

@@ -23,8 +23,8 @@ use super::{
     inspect::{self, Preamble},
 };
 use crate::{
+    content::{Content, Fetched},
     fault::{Class, Fault, Reason, Stage},
-    source::{Content, Fetched},
     spec::{Digest, Source},
 };
 
@@ -91,8 +91,13 @@ impl CompileError {
             Self::Unreadable { source, .. } => format!(": {source}"),
             _ => String::new(),
         };
-        let message = format!("component \"{name}\" ({}): {self}{cause}", source.describe());
-        Fault::new(Stage::Compile, self.reason(), message).class(self.class()).of_component(name.clone())
+        let message = format!(
+            "component \"{name}\" ({}): {self}{cause}",
+            source.describe()
+        );
+        Fault::new(Stage::Compile, self.reason(), message)
+            .class(self.class())
+            .of_component(name.clone())
     }
 }
 
@@ -150,7 +155,13 @@ impl Compiler {
 
     /// Starts a compile as a task of its own, which therefore ends even if nobody waits for it any more.
     fn start(&self, engine: Engine, fetched: Fetched) -> Shared<BoxFuture<'static, Outcome>> {
-        let job = Job { engine, fetched, cache: self.cache.clone(), threads: self.threads.clone(), permits: self.permits.clone() };
+        let job = Job {
+            engine,
+            fetched,
+            cache: self.cache.clone(),
+            threads: self.threads.clone(),
+            permits: self.permits.clone(),
+        };
         let known = self.known.clone();
         let task = tokio::spawn(async move {
             let digest = job.fetched.digest.clone();
@@ -163,7 +174,9 @@ impl Compiler {
             }
             outcome
         });
-        task.map(|joined| joined.unwrap_or(Err(CompileError::Cancelled))).boxed().shared()
+        task.map(|joined| joined.unwrap_or(Err(CompileError::Cancelled)))
+            .boxed()
+            .shared()
     }
 }
 
@@ -178,7 +191,13 @@ struct Job {
 
 impl Job {
     async fn run(self) -> Outcome {
-        let Self { engine, fetched, cache, threads, permits } = self;
+        let Self {
+            engine,
+            fetched,
+            cache,
+            threads,
+            permits,
+        } = self;
         let digest = fetched.digest.clone();
         if let Some(cache) = cache.clone() {
             let (engine, wanted) = (engine.clone(), digest.clone());
@@ -188,20 +207,31 @@ impl Job {
                 return Ok(finish(digest, component, flavor));
             }
         }
-        let permit = permits.acquire_owned().await.map_err(|_| CompileError::Cancelled)?;
+        let permit = permits
+            .acquire_owned()
+            .await
+            .map_err(|_| CompileError::Cancelled)?;
         let (sender, receiver) = oneshot::channel();
         threads.spawn(move || {
             // A panic of the compiler is this component's failure, not the process'.
-            let outcome = panic::catch_unwind(AssertUnwindSafe(|| compile(&engine, &fetched, cache.as_ref())));
+            let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
+                compile(&engine, &fetched, cache.as_ref())
+            }));
             drop(permit);
-            let _ = sender.send(outcome.unwrap_or_else(|_| Err(CompileError::Refused("the compiler panicked".to_owned()))));
+            let _ = sender.send(outcome.unwrap_or_else(|_| {
+                Err(CompileError::Refused("the compiler panicked".to_owned()))
+            }));
         });
         receiver.await.map_err(|_| CompileError::Cancelled)?
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, CompileError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| CompileError::Cancelled)
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, CompileError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| CompileError::Cancelled)
 }
 
 /// What the cache has. Which of the two engines a component needs follows from its bytes, so a digest has a file for one only;
@@ -228,32 +258,50 @@ fn compile(engine: &Engine, fetched: &Fetched, cache: Option<&Cache>) -> Outcome
         Preamble::Other if bytes.is_empty() => return Err(CompileError::Empty),
         Preamble::Other => {
             let start = bytes.get(..bytes.len().min(16)).unwrap_or_default();
-            return Err(CompileError::NotWasm { start: start.escape_ascii().to_string() });
+            return Err(CompileError::NotWasm {
+                start: start.escape_ascii().to_string(),
+            });
         }
     }
     let flavor = inspect::flavor(&bytes);
-    let component = Component::new(engine.wasmtime(flavor), &bytes).map_err(|error| CompileError::Refused(format!("{error:#}")))?;
+    let component = Component::new(engine.wasmtime(flavor), &bytes)
+        .map_err(|error| CompileError::Refused(format!("{error:#}")))?;
     let cached = cache.and_then(|cache| {
         let path = cache.path(&fetched.digest, flavor, engine.wasmtime(flavor));
         Cache::store(&path, &component)
             .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "machine code is not cached"))
             .ok()
     });
-    Ok(finish(fetched.digest.clone(), cached.unwrap_or(component), flavor))
+    Ok(finish(
+        fetched.digest.clone(),
+        cached.unwrap_or(component),
+        flavor,
+    ))
 }
 
 fn read(content: &Content) -> Result<Bytes, CompileError> {
     match content {
         Content::Memory(bytes) => Ok(bytes.clone()),
-        Content::File(path) => std::fs::read(path)
-            .map(Bytes::from)
-            .map_err(|source| CompileError::Unreadable { path: path.clone(), source: Arc::new(source) }),
+        Content::File(path) => {
+            std::fs::read(path)
+                .map(Bytes::from)
+                .map_err(|source| CompileError::Unreadable {
+                    path: path.clone(),
+                    source: Arc::new(source),
+                })
+        }
     }
 }
 
 fn finish(digest: Digest, component: Component, flavor: Flavor) -> Compiled {
     let (world, bare_names) = inspect::world(&component);
-    Compiled(Arc::new(CompiledParts { digest, component, world: Arc::new(world), bare_names, flavor }))
+    Compiled(Arc::new(CompiledParts {
+        digest,
+        component,
+        world: Arc::new(world),
+        bare_names,
+        flavor,
+    }))
 }
 
 /// Gives the calling thread a low priority, so that compiling takes what is left over.

@@ -1,6 +1,8 @@
 //! Wasmtime's configuration: two flavors, a pool where the machine has room for one, and what keeps a request cheap.
 
-use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
+use wasmtime::{
+    Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails,
+};
 
 use super::{Flavor, Pooling};
 
@@ -37,12 +39,21 @@ pub(super) struct Configured {
 }
 
 /// The engine of one flavor.
-pub(super) fn engine(flavor: Flavor, instances: u32, pooling: Pooling) -> wasmtime::Result<Configured> {
+pub(super) fn engine(
+    flavor: Flavor,
+    instances: u32,
+    pooling: Pooling,
+) -> wasmtime::Result<Configured> {
     if pooling == Pooling::Off {
         return on_demand(flavor);
     }
-    match pooled(flavor, instances, Enabled::Yes).or_else(|_| pooled(flavor, instances, Enabled::No)) {
-        Ok(engine) => Ok(Configured { engine, pooled: true }),
+    match pooled(flavor, instances, Enabled::Yes)
+        .or_else(|_| pooled(flavor, instances, Enabled::No))
+    {
+        Ok(engine) => Ok(Configured {
+            engine,
+            pooled: true,
+        }),
         Err(error) if pooling == Pooling::On => Err(error),
         Err(error) => {
             tracing::warn!(
@@ -58,7 +69,10 @@ pub(super) fn engine(flavor: Flavor, instances: u32, pooling: Pooling) -> wasmti
 }
 
 fn on_demand(flavor: Flavor) -> wasmtime::Result<Configured> {
-    Ok(Configured { engine: wasmtime::Engine::new(&base(flavor))?, pooled: false })
+    Ok(Configured {
+        engine: wasmtime::Engine::new(&base(flavor))?,
+        pooled: false,
+    })
 }
 
 /// An engine with a pool that works: one instance has been made in it.
@@ -98,7 +112,8 @@ fn pool(instances: u32, scan: Enabled) -> PoolingAllocationConfig {
         .pagemap_scan(scan);
     if matches!(scan, Enabled::Yes) {
         // Without the scan a kept slot is reset by copying all that is kept, which is slower than not keeping it.
-        pool.linear_memory_keep_resident(KEEP_MEMORY).table_keep_resident(KEEP_TABLE);
+        pool.linear_memory_keep_resident(KEEP_MEMORY)
+            .table_keep_resident(KEEP_TABLE);
     }
     pool
 }

@@ -1,8 +1,8 @@
 //! What a component's bytes and types say: whether they are one, which engine they need, what they import and export.
 
 use wasmparser::{
-    CanonicalFunction, CanonicalOption, ComponentDefinedType, ComponentType, ComponentTypeDeclaration, InstanceTypeDeclaration,
-    Parser, Payload,
+    CanonicalFunction, CanonicalOption, ComponentDefinedType, ComponentType,
+    ComponentTypeDeclaration, InstanceTypeDeclaration, Parser, Payload,
 };
 use wasmtime::component::Component;
 
@@ -31,7 +31,11 @@ pub(super) fn preamble(bytes: &[u8]) -> Preamble {
 
 /// The engine that a component needs. What cannot be parsed is left for Wasmtime to explain.
 pub(super) fn flavor(bytes: &[u8]) -> Flavor {
-    if needs_concurrency(bytes).unwrap_or(false) { Flavor::Concurrent } else { Flavor::Plain }
+    if needs_concurrency(bytes).unwrap_or(false) {
+        Flavor::Concurrent
+    } else {
+        Flavor::Plain
+    }
 }
 
 /// Whether anything in the component is asynchronous, or it imports from or exports to WASI 0.3, whose host functions are.
@@ -76,14 +80,19 @@ fn needs_concurrency(bytes: &[u8]) -> wasmparser::Result<bool> {
 }
 
 fn is_wasi_3(name: &str) -> bool {
-    let Some((_, version)) = name.split_once('@').filter(|_| name.starts_with("wasi:")) else { return false };
+    let Some((_, version)) = name.split_once('@').filter(|_| name.starts_with("wasi:")) else {
+        return false;
+    };
     !(version.starts_with("0.2.") || version.starts_with("0.1."))
 }
 
 fn type_is_async(ty: &ComponentType<'_>) -> bool {
     match ty {
         ComponentType::Func(function) => function.async_,
-        ComponentType::Defined(ty) => matches!(ty, ComponentDefinedType::Future(_) | ComponentDefinedType::Stream(_)),
+        ComponentType::Defined(ty) => matches!(
+            ty,
+            ComponentDefinedType::Future(_) | ComponentDefinedType::Stream(_)
+        ),
         ComponentType::Component(declarations) => declarations
             .iter()
             .any(|d| matches!(d, ComponentTypeDeclaration::Type(ty) if type_is_async(ty))),
@@ -97,7 +106,12 @@ fn type_is_async(ty: &ComponentType<'_>) -> bool {
 fn canonical_is_async(function: &CanonicalFunction) -> bool {
     match function {
         CanonicalFunction::Lift { options, .. } | CanonicalFunction::Lower { options, .. } => {
-            options.iter().any(|option| matches!(option, CanonicalOption::Async | CanonicalOption::Callback(_)))
+            options.iter().any(|option| {
+                matches!(
+                    option,
+                    CanonicalOption::Async | CanonicalOption::Callback(_)
+                )
+            })
         }
         CanonicalFunction::ResourceNew { .. }
         | CanonicalFunction::ResourceDrop { .. }
@@ -112,12 +126,20 @@ pub(super) fn world(component: &Component) -> (World, Vec<String>) {
     let ty = component.component_type();
     let mut bare = Vec::new();
     let mut ids = |names: Vec<&str>| -> Vec<InterfaceId> {
-        let parsed = names.into_iter().filter_map(|name| name.parse().map_err(|_| bare.push(name.to_owned())).ok());
+        let parsed = names
+            .into_iter()
+            .filter_map(|name| name.parse().map_err(|_| bare.push(name.to_owned())).ok());
         parsed.collect()
     };
     let world = World {
-        imports: ids(ty.imports(component.engine()).map(|(name, _)| name).collect()),
-        exports: ids(ty.exports(component.engine()).map(|(name, _)| name).collect()),
+        imports: ids(ty
+            .imports(component.engine())
+            .map(|(name, _)| name)
+            .collect()),
+        exports: ids(ty
+            .exports(component.engine())
+            .map(|(name, _)| name)
+            .collect()),
     };
     (world, bare)
 }
@@ -138,14 +160,35 @@ mod tests {
     fn what_is_asynchronous_needs_the_concurrent_engine() {
         let cases = [
             ("(component)", Flavor::Plain),
-            (r#"(component (import "wasi:io/poll@0.2.3" (instance)))"#, Flavor::Plain),
-            (r#"(component (import "acme:a/b@0.3.0" (instance)))"#, Flavor::Plain),
-            (r#"(component (import "wasi:clocks/system-clock@0.3.0" (instance)))"#, Flavor::Concurrent),
-            (r#"(component (import "f" (func async)))"#, Flavor::Concurrent),
-            (r#"(component (type (instance (type (func async)))))"#, Flavor::Concurrent),
+            (
+                r#"(component (import "wasi:io/poll@0.2.3" (instance)))"#,
+                Flavor::Plain,
+            ),
+            (
+                r#"(component (import "acme:a/b@0.3.0" (instance)))"#,
+                Flavor::Plain,
+            ),
+            (
+                r#"(component (import "wasi:clocks/system-clock@0.3.0" (instance)))"#,
+                Flavor::Concurrent,
+            ),
+            (
+                r#"(component (import "f" (func async)))"#,
+                Flavor::Concurrent,
+            ),
+            (
+                r#"(component (type (instance (type (func async)))))"#,
+                Flavor::Concurrent,
+            ),
             (r#"(component (type (stream u8)))"#, Flavor::Concurrent),
-            (r#"(component (component (type (stream u8))))"#, Flavor::Concurrent),
-            (r#"(component (core func (canon backpressure.inc)))"#, Flavor::Concurrent),
+            (
+                r#"(component (component (type (stream u8))))"#,
+                Flavor::Concurrent,
+            ),
+            (
+                r#"(component (core func (canon backpressure.inc)))"#,
+                Flavor::Concurrent,
+            ),
         ];
         for (wat, wanted) in cases {
             assert_eq!(flavor(&wat::parse_str(wat).unwrap()), wanted, "{wat}");

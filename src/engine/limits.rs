@@ -20,7 +20,11 @@ impl InstanceLimits {
     /// At most `max_memory` bytes of linear memory in all.
     #[must_use]
     pub const fn new(max_memory: usize) -> Self {
-        Self { max_memory, used: 0, refused: false }
+        Self {
+            max_memory,
+            used: 0,
+            refused: false,
+        }
     }
 
     /// Whether memory was refused.
@@ -43,7 +47,12 @@ impl InstanceLimits {
 }
 
 impl ResourceLimiter for InstanceLimits {
-    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         // Beyond the memory's own maximum the growth fails anyway, and that is not this limit's doing.
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
@@ -58,7 +67,12 @@ impl ResourceLimiter for InstanceLimits {
         Ok(granted)
     }
 
-    fn table_growing(&mut self, _current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         Ok(desired <= maximum.unwrap_or(Self::MAX_TABLE).min(Self::MAX_TABLE))
     }
 }

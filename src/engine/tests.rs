@@ -2,9 +2,9 @@ use std::{fs, path::Path};
 
 use super::*;
 use crate::{
+    content::{Content, Fetched},
     fault::{Class, Reason},
-    source::{Content, Fetched},
-    spec::{Digest, Source},
+    spec::Source,
 };
 
 /// A component with a little code in it.
@@ -26,25 +26,36 @@ fn engine(cache: Option<&Path>) -> Engine {
 }
 
 fn fetched(bytes: impl AsRef<[u8]>) -> Fetched {
-    let bytes = bytes::Bytes::copy_from_slice(bytes.as_ref());
-    Fetched { digest: Digest::of(&bytes), content: Content::Memory(bytes) }
+    Fetched::in_memory(bytes::Bytes::copy_from_slice(bytes.as_ref()))
 }
 
 /// The same bytes, but they cannot be read: only the cache can have them.
 fn only_cached(bytes: &[u8]) -> Fetched {
-    Fetched { content: Content::File("/nonexistent".into()), ..fetched(bytes) }
+    Fetched {
+        content: Content::File("/nonexistent".into()),
+        ..fetched(bytes)
+    }
 }
 
 fn cached_files(parent: &Path) -> Vec<std::path::PathBuf> {
-    fs::read_dir(parent.join("cache")).unwrap().map(|entry| entry.unwrap().path()).collect()
+    fs::read_dir(parent.join("cache"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect()
 }
 
 async fn call(engine: &Engine, compiled: &Compiled) -> i32 {
     let raw = engine.wasmtime(compiled.flavor);
     let mut store = wasmtime::Store::new(raw, ());
     store.set_epoch_deadline(1000);
-    let instance = engine.linker::<()>(compiled.flavor).instantiate_async(&mut store, &compiled.component).await.unwrap();
-    let function = instance.get_typed_func::<(), (i32,)>(&mut store, "f").unwrap();
+    let instance = engine
+        .linker::<()>(compiled.flavor)
+        .instantiate_async(&mut store, &compiled.component)
+        .await
+        .unwrap();
+    let function = instance
+        .get_typed_func::<(), (i32,)>(&mut store, "f")
+        .unwrap();
     function.call_async(&mut store, ()).await.unwrap().0
 }
 
@@ -70,7 +81,10 @@ async fn what_was_compiled_once_is_loaded_from_disk() {
 async fn useless_files_are_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let bytes = wat(WAT);
-    engine(Some(directory.path())).compile(&fetched(&bytes)).await.unwrap();
+    engine(Some(directory.path()))
+        .compile(&fetched(&bytes))
+        .await
+        .unwrap();
     let path = cached_files(directory.path()).remove(0);
     let good = fs::read(&path).unwrap();
 
@@ -80,14 +94,23 @@ async fn useless_files_are_replaced() {
     let sum = crc32fast::hash(&foreign);
     foreign.extend(b"washlet-crc1");
     foreign.extend(sum.to_le_bytes());
-    for bad in [flipped, good[..good.len() / 2].to_vec(), Vec::new(), foreign] {
+    for bad in [
+        flipped,
+        good[..good.len() / 2].to_vec(),
+        Vec::new(),
+        foreign,
+    ] {
         fs::write(&path, &bad).unwrap();
         let engine = engine(Some(directory.path()));
         assert!(engine.compile(&only_cached(&bytes)).await.is_err());
         let compiled = engine.compile(&fetched(&bytes)).await.unwrap();
         assert_eq!(call(&engine, &compiled).await, 7);
         assert_eq!(fs::read(&path).unwrap().len(), good.len());
-        assert_eq!(cached_files(directory.path()).len(), 1, "no temporary file is left");
+        assert_eq!(
+            cached_files(directory.path()).len(),
+            1,
+            "no temporary file is left"
+        );
     }
 }
 
@@ -97,9 +120,17 @@ async fn what_is_no_component_is_told_apart() {
     let module = wat("(module)");
     let cases: [(&[u8], Reason, &str); 5] = [
         (b"", Reason::NotAComponent, "is empty"),
-        (b"<!doctype html>", Reason::NotAComponent, "`<!doctype html>`"),
+        (
+            b"<!doctype html>",
+            Reason::NotAComponent,
+            "`<!doctype html>`",
+        ),
         (&module, Reason::NotAComponent, "wasm-tools component new"),
-        (b"\0asm\x0d\0\x01\0\xff\xff", Reason::CompileFailed, "Wasmtime"),
+        (
+            b"\0asm\x0d\0\x01\0\xff\xff",
+            Reason::CompileFailed,
+            "Wasmtime",
+        ),
         (&wat(WAT)[..30], Reason::CompileFailed, "Wasmtime"),
     ];
     for (bytes, reason, text) in cases {
@@ -107,7 +138,12 @@ async fn what_is_no_component_is_told_apart() {
         let fault = error.fault(&"main".into(), &Source::File("/x/app.wasm".into()));
         assert_eq!((fault.reason, fault.class), (reason, Class::Terminal));
         assert!(fault.message.contains(text), "{fault}");
-        assert!(fault.message.contains("component \"main\" (file /x/app.wasm)"), "{fault}");
+        assert!(
+            fault
+                .message
+                .contains("component \"main\" (file /x/app.wasm)"),
+            "{fault}"
+        );
     }
 }
 
@@ -119,8 +155,12 @@ async fn names_are_the_components_world() {
         (import "acme:widgets/api" (instance $api))
         (export "acme:widgets/other@1.2.3" (instance $api)))"#);
     let compiled = engine(None).compile(&fetched(&bytes)).await.unwrap();
-    let text = |ids: &[crate::wit::InterfaceId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
-    assert_eq!(text(&compiled.world.imports), ["wasi:io/poll@0.2.3", "acme:widgets/api"]);
+    let text =
+        |ids: &[crate::wit::InterfaceId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        text(&compiled.world.imports),
+        ["wasi:io/poll@0.2.3", "acme:widgets/api"]
+    );
     assert_eq!(text(&compiled.world.exports), ["acme:widgets/other@1.2.3"]);
     assert_eq!(compiled.bare_names, ["bare"]);
 }
@@ -143,9 +183,15 @@ async fn the_same_bytes_are_one_component_as_long_as_it_lives() {
 async fn asynchronous_components_get_the_other_engine() {
     let directory = tempfile::tempdir().unwrap();
     let bytes = wat(r#"(component (import "f" (func async)))"#);
-    let compiled = engine(Some(directory.path())).compile(&fetched(&bytes)).await.unwrap();
+    let compiled = engine(Some(directory.path()))
+        .compile(&fetched(&bytes))
+        .await
+        .unwrap();
     assert_eq!(compiled.flavor, Flavor::Concurrent);
-    let again = engine(Some(directory.path())).compile(&only_cached(&bytes)).await.unwrap();
+    let again = engine(Some(directory.path()))
+        .compile(&only_cached(&bytes))
+        .await
+        .unwrap();
     assert_eq!(again.flavor, Flavor::Concurrent);
 }
 

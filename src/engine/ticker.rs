@@ -13,18 +13,20 @@ pub const TICK: Duration = Duration::from_millis(5);
 /// Starts the thread that advances the epoch of `engines` until all of them are gone.
 pub(super) fn start(engines: &[&wasmtime::Engine]) -> io::Result<()> {
     let engines: Vec<EngineWeak> = engines.iter().map(|engine| engine.weak()).collect();
-    thread::Builder::new().name("washlet-tick".to_owned()).spawn(move || {
-        loop {
-            thread::sleep(TICK);
-            let mut alive = false;
-            for engine in engines.iter().filter_map(EngineWeak::upgrade) {
-                engine.increment_epoch();
-                alive = true;
+    thread::Builder::new()
+        .name("washlet-tick".to_owned())
+        .spawn(move || {
+            loop {
+                thread::sleep(TICK);
+                let mut alive = false;
+                for engine in engines.iter().filter_map(EngineWeak::upgrade) {
+                    engine.increment_epoch();
+                    alive = true;
+                }
+                if !alive {
+                    break;
+                }
             }
-            if !alive {
-                break;
-            }
-        }
-    })?;
+        })?;
     Ok(())
 }

@@ -62,14 +62,20 @@ pub trait HostApi {
     ///
     /// # Errors
     /// [`HostApiError::NotFound`].
-    fn workload_status(&self, id: &str) -> impl Future<Output = Result<WorkloadStatus, HostApiError>> + Send;
+    fn workload_status(
+        &self,
+        id: &str,
+    ) -> impl Future<Output = Result<WorkloadStatus, HostApiError>> + Send;
 
     /// Says what the host is and holds.
     fn heartbeat(&self) -> impl Future<Output = HostHeartbeat> + Send;
 }
 
 impl HostApi for Host {
-    async fn workload_start(&self, request: WorkloadStartRequest) -> Result<WorkloadStatus, HostApiError> {
+    async fn workload_start(
+        &self,
+        request: WorkloadStartRequest,
+    ) -> Result<WorkloadStatus, HostApiError> {
         let id = self.new_id();
         self.workload_start_as(&id, request).await
     }
@@ -80,8 +86,13 @@ impl HostApi for Host {
         request: WorkloadStartRequest,
     ) -> Result<WorkloadStatus, HostApiError> {
         let key: WorkloadId = Arc::from(id);
-        let desired = request.workload.into_spec(key).map_err(HostApiError::Failed)?;
-        let mut observed = self.add(desired).ok_or_else(|| HostApiError::AlreadyExists(id.to_owned()))?;
+        let desired = request
+            .workload
+            .into_spec(key)
+            .map_err(HostApiError::Failed)?;
+        let mut observed = self
+            .add(desired)
+            .ok_or_else(|| HostApiError::AlreadyExists(id.to_owned()))?;
         let outcome = observed
             .wait_for(|o| !matches!(o.progress, Progress::Working(_)))
             .await
@@ -91,7 +102,10 @@ impl HostApi for Host {
                 self.remove_and_wait(id).await;
                 Err(HostApiError::Failed(fault))
             }
-            Progress::Running => Ok(WorkloadStatus { workload_id: id.to_owned(), state: WorkloadState::Running }),
+            Progress::Running => Ok(WorkloadStatus {
+                workload_id: id.to_owned(),
+                state: WorkloadState::Running,
+            }),
             _ => Err(HostApiError::Stopped),
         }
     }
@@ -105,8 +119,13 @@ impl HostApi for Host {
     }
 
     async fn workload_status(&self, id: &str) -> Result<WorkloadStatus, HostApiError> {
-        let observed = self.observe(id).ok_or_else(|| HostApiError::NotFound(id.to_owned()))?;
-        Ok(WorkloadStatus { workload_id: id.to_owned(), state: state(observed) })
+        let observed = self
+            .observe(id)
+            .ok_or_else(|| HostApiError::NotFound(id.to_owned()))?;
+        Ok(WorkloadStatus {
+            workload_id: id.to_owned(),
+            state: state(observed),
+        })
     }
 
     async fn heartbeat(&self) -> HostHeartbeat {

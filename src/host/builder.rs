@@ -1,6 +1,10 @@
 //! Putting a host together: an engine, plugins, and where components come from.
 
-use std::{collections::HashMap, sync::{Arc, Mutex, atomic::AtomicU64}, time::SystemTime};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, atomic::AtomicU64},
+    time::SystemTime,
+};
 
 use tokio::sync::broadcast;
 
@@ -35,7 +39,7 @@ pub enum BuildError {
     #[error("plugins {first} and {second} both offer {interface}; give only one of them")]
     DuplicateOffer {
         /// The interface.
-        interface: InterfaceId,
+        interface: Box<InterfaceId>,
         /// The plugin that was given first.
         first: &'static str,
         /// The plugin that was given second.
@@ -97,12 +101,22 @@ impl HostBuilder {
         if self.plugins.iter().any(|p| p.id() == plugin.id()) {
             return Err(BuildError::DuplicatePlugin(plugin.id()));
         }
-        let mut offers: HashMap<InterfaceId, &'static str> =
-            wasi::offers().into_iter().map(|interface| (interface, wasi::ID)).collect();
-        offers.extend(self.plugins.iter().flat_map(|p| p.world().imports.into_iter().map(|i| (i, p.id()))));
+        let mut offers: HashMap<InterfaceId, &'static str> = wasi::offers()
+            .into_iter()
+            .map(|interface| (interface, wasi::ID))
+            .collect();
+        offers.extend(
+            self.plugins
+                .iter()
+                .flat_map(|p| p.world().imports.into_iter().map(|i| (i, p.id()))),
+        );
         for interface in plugin.world().imports {
             if let Some(first) = offers.get(&interface) {
-                return Err(BuildError::DuplicateOffer { first, second: plugin.id(), interface });
+                return Err(BuildError::DuplicateOffer {
+                    first,
+                    second: plugin.id(),
+                    interface: Box::new(interface),
+                });
             }
         }
         self.plugins.push(plugin);
@@ -124,7 +138,14 @@ impl HostBuilder {
         let (changes, _) = broadcast::channel(CHANGES);
         Ok(UnstartedHost {
             id: self.id.unwrap_or_else(machine_name),
-            shared: Shared { supervised: Mutex::default(), engine, fetcher: self.fetcher, plugins: self.plugins, offers, changes },
+            shared: Shared {
+                supervised: Mutex::default(),
+                engine,
+                fetcher: self.fetcher,
+                plugins: self.plugins,
+                offers,
+                changes,
+            },
         })
     }
 }
@@ -152,5 +173,9 @@ impl UnstartedHost {
 fn machine_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
-    if name.is_empty() { "localhost".to_owned() } else { name.to_owned() }
+    if name.is_empty() {
+        "localhost".to_owned()
+    } else {
+        name.to_owned()
+    }
 }

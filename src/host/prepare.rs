@@ -33,6 +33,7 @@ enum Stage {
 /// A generation whose plugins are bound. Dropping it unbinds them, which cuts whatever still runs.
 pub(super) struct Generation {
     pub workload: Arc<spec::Workload>,
+    /// Digests by component.
     pub digests: Vec<Digest>,
     bindings: Vec<Box<dyn Binding>>,
     linked: Vec<Linked>,
@@ -40,7 +41,11 @@ pub(super) struct Generation {
 
 impl Candidate {
     pub fn new(workload: Arc<spec::Workload>) -> Self {
-        Self { workload, stage: Stage::Nothing, digests: Vec::new() }
+        Self {
+            workload,
+            stage: Stage::Nothing,
+            digests: Vec::new(),
+        }
     }
 
     pub fn prepared(&self) -> Prepared {
@@ -67,18 +72,27 @@ impl Candidate {
 
     /// Compiles what was fetched. The engine bounds how many compile at once.
     pub async fn compile(&mut self, shared: &Shared) -> Result<(), Fault> {
-        let Stage::Fetched(fetched) = &self.stage else { return Ok(()) };
-        let compiles = self.workload.components.iter().zip(fetched).map(|(component, fetched)| async {
-            let compiled = shared.engine.compile(fetched).await;
-            compiled.map_err(|error| error.fault(&component.name, &component.source))
-        });
+        let Stage::Fetched(fetched) = &self.stage else {
+            return Ok(());
+        };
+        let compiles =
+            self.workload
+                .components
+                .iter()
+                .zip(fetched)
+                .map(|(component, fetched)| async {
+                    let compiled = shared.engine.compile(fetched).await;
+                    compiled.map_err(|error| error.fault(&component.name, &component.source))
+                });
         self.stage = Stage::Compiled(try_join_all(compiles).await?);
         Ok(())
     }
 
     /// Resolves imports and binds plugins.
     pub async fn link(&mut self, shared: &Shared, signal: &Arc<Notify>) -> Result<(), Fault> {
-        let Stage::Compiled(compiled) = &self.stage else { return Ok(()) };
+        let Stage::Compiled(compiled) = &self.stage else {
+            return Ok(());
+        };
         let (bindings, linked) = link::link(shared, &self.workload, compiled, signal).await?;
         self.stage = Stage::Linked(Generation {
             workload: self.workload.clone(),

@@ -123,7 +123,12 @@ mod tests {
     use crate::fault::Reason;
 
     fn view(prepared: Prepared) -> View<'static> {
-        View { wanted: true, current: false, prepared, failure: None }
+        View {
+            wanted: true,
+            current: false,
+            prepared,
+            failure: None,
+        }
     }
 
     #[test]
@@ -139,8 +144,26 @@ mod tests {
         for (prepared, next) in cases {
             assert_eq!(step(view(prepared), now), next);
         }
-        assert_eq!(step(View { current: true, ..view(Prepared::Nothing) }, now), Step::Wait(None));
-        assert_eq!(step(View { wanted: false, ..view(Prepared::Linked) }, now), Step::Stop);
+        assert_eq!(
+            step(
+                View {
+                    current: true,
+                    ..view(Prepared::Nothing)
+                },
+                now
+            ),
+            Step::Wait(None)
+        );
+        assert_eq!(
+            step(
+                View {
+                    wanted: false,
+                    ..view(Prepared::Linked)
+                },
+                now
+            ),
+            Step::Stop
+        );
     }
 
     #[test]
@@ -153,13 +176,34 @@ mod tests {
             retry_at,
         };
         let compile = failed(Stage::Compile, Some(later));
-        let v = View { failure: Some(&compile), ..view(Prepared::Nothing) };
+        let v = View {
+            failure: Some(&compile),
+            ..view(Prepared::Nothing)
+        };
         assert_eq!(step(v, now), Step::Wait(Some(later)));
         assert_eq!(step(v, later), Step::Fetch(Freshness::Revalidate));
         let fetch = failed(Stage::Fetch, Some(now));
-        assert_eq!(step(View { failure: Some(&fetch), ..v }, now), Step::Fetch(Freshness::Policy));
+        assert_eq!(
+            step(
+                View {
+                    failure: Some(&fetch),
+                    ..v
+                },
+                now
+            ),
+            Step::Fetch(Freshness::Policy)
+        );
         let terminal = failed(Stage::Start, None);
-        assert_eq!(step(View { failure: Some(&terminal), ..v }, later), Step::Wait(None));
+        assert_eq!(
+            step(
+                View {
+                    failure: Some(&terminal),
+                    ..v
+                },
+                later
+            ),
+            Step::Wait(None)
+        );
     }
 
     #[test]
@@ -167,11 +211,39 @@ mod tests {
         let fault = |stage, class| Fault::new(stage, Reason::ErrImagePull, "no").class(class);
         let secs = |s| Some(Duration::from_secs(s));
         let retry = fault(Stage::Fetch, Class::Retry);
-        let pace: Vec<_> = [1, 2, 3, 4, 60, 61, 9999].map(|n| delay(&retry, n, false)).into();
-        assert_eq!(pace, [secs(1), secs(2), secs(4), secs(5), secs(5), secs(20), secs(20)]);
-        assert_eq!(delay(&fault(Stage::Fetch, Class::Wait(Duration::from_secs(60))), 1, true), secs(60));
-        assert_eq!(delay(&fault(Stage::Compile, Class::Terminal), 1, true), secs(1), "a tag may move");
-        assert_eq!(delay(&fault(Stage::Compile, Class::Terminal), 1, false), None, "bytes do not change");
+        let pace: Vec<_> = [1, 2, 3, 4, 60, 61, 9999]
+            .map(|n| delay(&retry, n, false))
+            .into();
+        assert_eq!(
+            pace,
+            [
+                secs(1),
+                secs(2),
+                secs(4),
+                secs(5),
+                secs(5),
+                secs(20),
+                secs(20)
+            ]
+        );
+        assert_eq!(
+            delay(
+                &fault(Stage::Fetch, Class::Wait(Duration::from_secs(60))),
+                1,
+                true
+            ),
+            secs(60)
+        );
+        assert_eq!(
+            delay(&fault(Stage::Compile, Class::Terminal), 1, true),
+            secs(1),
+            "a tag may move"
+        );
+        assert_eq!(
+            delay(&fault(Stage::Compile, Class::Terminal), 1, false),
+            None,
+            "bytes do not change"
+        );
         assert_eq!(delay(&fault(Stage::Start, Class::Terminal), 1, true), None);
     }
 }

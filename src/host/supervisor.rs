@@ -3,7 +3,11 @@
 //! A changed desired state interrupts the step in hand; what it fetched or compiled stays in the caches, so beginning anew is
 //! cheap and needs no bookkeeping here.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::{Duration, SystemTime}};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use futures::FutureExt as _;
 use tokio::{
@@ -34,12 +38,20 @@ pub(super) fn spawn(shared: Arc<Shared>, workload: Arc<spec::Workload>) -> Super
     let (observed_tx, observed) = watch::channel(first_look(&workload));
     let (desired, desired_rx) = watch::channel(Some(workload));
     let task = tokio::spawn(guarded(shared, desired_rx, observed_tx));
-    Supervised { desired, observed, task }
+    Supervised {
+        desired,
+        observed,
+        task,
+    }
 }
 
 /// Runs a supervisor for as long as the workload is wanted. A panic in it (a bug in the host or a plugin) is this workload's
 /// fault alone, and is shown as such.
-async fn guarded(shared: Arc<Shared>, desired: watch::Receiver<Desired>, observed: watch::Sender<Observed>) {
+async fn guarded(
+    shared: Arc<Shared>,
+    desired: watch::Receiver<Desired>,
+    observed: watch::Sender<Observed>,
+) {
     let id = observed.borrow().id.clone();
     while let Some(workload) = wanted_or_forgotten(&shared, &id, &desired) {
         observed.send_replace(first_look(&workload));
@@ -61,7 +73,11 @@ async fn guarded(shared: Arc<Shared>, desired: watch::Receiver<Desired>, observe
 }
 
 /// The workload to run; or, if none is wanted, takes it off the host's list, in one step with looking.
-fn wanted_or_forgotten(shared: &Shared, id: &WorkloadId, desired: &watch::Receiver<Desired>) -> Desired {
+fn wanted_or_forgotten(
+    shared: &Shared,
+    id: &WorkloadId,
+    desired: &watch::Receiver<Desired>,
+) -> Desired {
     let mut supervised = shared.lock();
     let wanted = desired.borrow().clone();
     if wanted.is_none() {
@@ -89,6 +105,8 @@ struct Supervisor<'a> {
     /// The generation that should answer, as far as it is prepared; none once it does.
     candidate: Option<Candidate>,
     serving: Option<Generation>,
+    /// How what serves was started.
+    started: Timings,
     failure: Option<Failure>,
     /// The bytes of the last failure: the same bytes fail the same way, so they are not compiled again.
     failed_digests: Vec<Digest>,
@@ -115,6 +133,7 @@ impl<'a> Supervisor<'a> {
             signal: Arc::new(Notify::new()),
             candidate: Some(Candidate::new(workload)),
             serving: None,
+            started: Timings::default(),
             failure: None,
             failed_digests: Vec::new(),
             draining: JoinSet::new(),
@@ -139,7 +158,10 @@ impl<'a> Supervisor<'a> {
         View {
             wanted: self.desired.borrow().is_some(),
             current: self.candidate.is_none(),
-            prepared: self.candidate.as_ref().map_or(Prepared::Nothing, Candidate::prepared),
+            prepared: self
+                .candidate
+                .as_ref()
+                .map_or(Prepared::Nothing, Candidate::prepared),
             failure: self.failure.as_ref(),
         }
     }
@@ -149,18 +171,26 @@ impl<'a> Supervisor<'a> {
         if !self.desired.has_changed().unwrap_or(false) {
             return;
         }
-        let Some(workload) = self.desired.borrow_and_update().clone() else { return };
+        let Some(workload) = self.desired.borrow_and_update().clone() else {
+            return;
+        };
         if let Some(serving) = &mut self.serving
             && serving.workload.runs_like(&workload)
         {
             // Back to what runs already, or nothing that matters to it changed.
             serving.workload = workload.clone();
+            let digests = serving.digests.clone();
             self.candidate = None;
             self.failure = None;
             self.publish(|o| {
                 o.generation = workload.generation;
                 o.progress = Progress::Running;
-                o.serving.iter_mut().for_each(|s| s.generation = workload.generation);
+                // A state that was tried in between has left its own here.
+                o.components = components(&workload, &digests);
+                o.timings = self.started;
+                o.serving
+                    .iter_mut()
+                    .for_each(|s| s.generation = workload.generation);
             });
             return;
         }
@@ -169,7 +199,10 @@ impl<'a> Supervisor<'a> {
         self.candidate = Some(Candidate::new(workload.clone()));
         self.publish(|o| {
             let serving = o.serving.take();
-            *o = Observed { serving, ..first_look(&workload) };
+            *o = Observed {
+                serving,
+                ..first_look(&workload)
+            };
         });
     }
 
@@ -193,7 +226,9 @@ impl<'a> Supervisor<'a> {
 
     /// Does one step, unless the desired state changes first.
     async fn perform(&mut self, doing: Step) {
-        let Some(mut candidate) = self.candidate.take() else { return };
+        let Some(mut candidate) = self.candidate.take() else {
+            return;
+        };
         let stage = match doing {
             Step::Fetch(_) => Stage::Fetch,
             Step::Compile => Stage::Compile,
@@ -212,7 +247,6 @@ impl<'a> Supervisor<'a> {
                 }
             };
             let mut desired = self.desired.clone();
-            desired.mark_unchanged();
             tokio::select! {
                 biased;
                 done = work => Woken::Done(done),
@@ -230,7 +264,11 @@ impl<'a> Supervisor<'a> {
     /// A step succeeded.
     fn stepped(&mut self, stage: Stage, doing: Step) {
         let now = SystemTime::now();
-        let digests = self.candidate.as_ref().map(|c| c.digests.clone()).unwrap_or_default();
+        let digests = self
+            .candidate
+            .as_ref()
+            .map(|c| c.digests.clone())
+            .unwrap_or_default();
         self.publish_quietly(|o| {
             match stage {
                 Stage::Fetch => o.timings.fetched = Some(now),
@@ -253,12 +291,17 @@ impl<'a> Supervisor<'a> {
 
     /// A step failed: remember why, and when to try again.
     fn failed(&mut self, fault: Fault) {
-        let Some(candidate) = &mut self.candidate else { return };
+        let Some(candidate) = &mut self.candidate else {
+            return;
+        };
         if fault.class == Class::Terminal {
             self.failed_digests.clone_from(&candidate.digests);
         }
         candidate.reset();
-        let attempts = self.failure.as_ref().map_or(1, |f| f.attempts.saturating_add(1));
+        let attempts = self
+            .failure
+            .as_ref()
+            .map_or(1, |f| f.attempts.saturating_add(1));
         let wait = delay(&fault, attempts, candidate.workload.may_change_at_source());
         tracing::warn!(
             namespace = candidate.workload.namespace,
@@ -267,32 +310,71 @@ impl<'a> Supervisor<'a> {
             attempts,
             "{fault}"
         );
-        self.failure = Some(Failure { fault: fault.clone(), attempts, retry_at: wait.map(|w| Instant::now() + w) });
+        self.failure = Some(Failure {
+            fault: fault.clone(),
+            attempts,
+            retry_at: wait.map(|w| Instant::now() + w),
+        });
         let retry_at = wait.map(|w| SystemTime::now() + w);
-        self.publish(|o| o.progress = Progress::Failed { fault, attempts, retry_at });
+        self.publish(|o| {
+            o.progress = Progress::Failed {
+                fault,
+                attempts,
+                retry_at,
+            }
+        });
     }
 
     /// Follows what the plugins say of the started generations.
     fn look_at_bindings(&mut self) {
         match self.candidate.as_ref().and_then(Candidate::answers) {
             Some(Ok(())) => self.flip(),
-            Some(Err(fault)) => self.publish(|o| o.progress = Progress::Failed { fault, attempts: 1, retry_at: None }),
-            None if self.candidate.is_none() => {
-                let fault = self.serving.as_ref().and_then(Generation::fault);
+            Some(Err(fault)) => {
                 self.publish(|o| {
-                    o.progress = match fault {
-                        Some(fault) => Progress::Failed { fault, attempts: 1, retry_at: None },
-                        None => Progress::Running,
-                    };
+                    o.progress = Progress::Failed {
+                        fault,
+                        attempts: 1,
+                        retry_at: None,
+                    }
                 });
+                self.look_at_serving();
             }
-            None => {}
+            None => self.look_at_serving(),
         }
+    }
+
+    /// What answers may lose what it needs to answer, and get it back.
+    fn look_at_serving(&self) {
+        let Some(serving) = &self.serving else { return };
+        let fault = serving.fault();
+        let current = self.candidate.is_none();
+        let generation = serving.workload.generation;
+        self.publish(|o| match fault {
+            Some(fault) => {
+                o.serving = None;
+                if current {
+                    o.progress = Progress::Failed {
+                        fault,
+                        attempts: 1,
+                        retry_at: None,
+                    };
+                }
+            }
+            None => {
+                let since = SystemTime::now();
+                o.serving.get_or_insert(Serving { generation, since });
+                if current {
+                    o.progress = Progress::Running;
+                }
+            }
+        });
     }
 
     /// The candidate answers: it is what serves now, and the former generation finishes.
     fn flip(&mut self) {
-        let Some(generation) = self.candidate.take().and_then(Candidate::into_generation) else { return };
+        let Some(generation) = self.candidate.take().and_then(Candidate::into_generation) else {
+            return;
+        };
         let now = SystemTime::now();
         let number = generation.workload.generation;
         tracing::info!(
@@ -308,9 +390,13 @@ impl<'a> Supervisor<'a> {
         self.failure = None;
         self.publish(|o| {
             o.progress = Progress::Running;
-            o.serving = Some(Serving { generation: number, since: now });
+            o.serving = Some(Serving {
+                generation: number,
+                since: now,
+            });
             o.timings.started = Some(now);
         });
+        self.started = self.observed.borrow().timings;
     }
 
     /// Finishes what runs, and ends.
@@ -328,7 +414,7 @@ impl<'a> Supervisor<'a> {
     /// tells nobody anything.
     fn announce(&self, stage: Stage) {
         if self.failure.is_none() {
-            self.publish_quietly(|o| o.progress = Progress::Working(stage));
+            self.publish(|o| o.progress = Progress::Working(stage));
         }
     }
 
@@ -353,17 +439,27 @@ impl<'a> Supervisor<'a> {
 
 /// What is known of a workload before anything is done.
 fn first_look(workload: &spec::Workload) -> Observed {
-    let components = workload
-        .components
-        .iter()
-        .map(|c| ComponentState { name: c.name.clone(), image: c.source.describe(), digest: None })
-        .collect();
     Observed {
         id: workload.id.clone(),
         generation: workload.generation,
         progress: Progress::Working(Stage::Fetch),
         serving: None,
-        components,
-        timings: Timings { assigned: Some(SystemTime::now()), ..Timings::default() },
+        components: components(workload, &[]),
+        timings: Timings {
+            assigned: Some(SystemTime::now()),
+            ..Timings::default()
+        },
     }
+}
+
+/// The components of a workload, with their digests as far as these are known.
+fn components(workload: &spec::Workload, digests: &[Digest]) -> Vec<ComponentState> {
+    let named = workload.components.iter().enumerate();
+    named
+        .map(|(index, component)| ComponentState {
+            name: component.name.clone(),
+            image: component.source.describe(),
+            digest: digests.get(index).cloned(),
+        })
+        .collect()
 }

@@ -166,7 +166,7 @@ impl PullError {
         match self.reason() {
             Reason::ReferenceNotFound => {
                 format!(
-                    "these pull secrets cannot be used: {}",
+                    "create or correct these pull secrets: {}",
                     self.unusable_secrets.join(", ")
                 )
             }

@@ -23,7 +23,7 @@ use super::{
     transport::{Transport, TransportError},
 };
 use crate::{
-    source::{Content, Fetched, Freshness},
+    content::{Content, Fetched, Freshness},
     spec::{Digest, Image, PullPolicy},
 };
 
@@ -34,7 +34,7 @@ pub struct PullerConfig {
     pub store_dir: PathBuf,
     /// Directory with files in containerd's `certs.d` layout; without it every registry is asked by HTTPS, as itself.
     pub certs_dir: Option<PathBuf>,
-    /// Largest component that is pulled, in bytes. Default: 1 GiB.
+    /// Largest component that is pulled, in bytes. Default: 256 MiB.
     pub max_size: u64,
     /// How long a connection may take. Default: 10 s.
     pub connect_timeout: Duration,
@@ -50,7 +50,7 @@ impl PullerConfig {
         Self {
             store_dir: store_dir.into(),
             certs_dir: None,
-            max_size: 1 << 30,
+            max_size: 256 << 20,
             connect_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(60),

@@ -107,7 +107,7 @@ impl Store {
     }
 
     /// Whether the layer is here, whole, and sent by `repository` to somebody with this access (or by anyone to everyone).
-    /// A blob of the wrong size, or with `hash` one of the wrong content, is removed.
+    /// With `hash`, a blob of the wrong content is removed. The size is the word of whoever asks, and removes nothing.
     pub(crate) fn holds(
         &self,
         layer: &Layer,
@@ -119,7 +119,10 @@ impl Store {
         let Ok(meta) = fs::metadata(&path) else {
             return false;
         };
-        if meta.len() != layer.size || (hash && !has_digest(&path, &layer.digest)) {
+        if meta.len() != layer.size {
+            return false;
+        }
+        if hash && !has_digest(&path, &layer.digest) {
             tracing::warn!(digest = %layer.digest, "a blob of the image store is damaged and is fetched again");
             if let Err(error) = fs::remove_file(&path) {
                 tracing::warn!(%error, path = %path.display(), "the damaged blob cannot be removed");

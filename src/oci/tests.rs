@@ -10,8 +10,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::{PullError, Puller, PullerConfig};
 use crate::{
+    content::{Content, Fetched, Freshness},
     fault::Reason,
-    source::{Content, Fetched, Freshness},
     spec::{Credential, Image, PullPolicy, RegistryCredential, Secret},
 };
 use registry::{Demand, Registry, Twist};

@@ -8,9 +8,9 @@ use std::{any::Any, fmt, sync::Arc};
 use wasmtime::{Store, UpdateDeadline, component::ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use super::{Slot, wasi::WasiTemplate};
 #[cfg(feature = "wasi-http")]
 use super::wasi_http::HttpState;
+use super::{Slot, wasi::WasiTemplate};
 use crate::{
     engine::{Compiled, Engine, InstanceLimits},
     spec,
@@ -59,7 +59,9 @@ impl Slots {
     /// The same, to keep.
     #[must_use]
     pub fn get_shared<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
-        self.0.iter().find_map(|slot| Arc::clone(slot).downcast().ok())
+        self.0
+            .iter()
+            .find_map(|slot| Arc::clone(slot).downcast().ok())
     }
 }
 
@@ -85,15 +87,18 @@ impl StoreTemplate {
         compiled: &Compiled,
         slots: Slots,
     ) -> Self {
-        let max_memory = component
-            .memory_limit
-            .map_or(engine.max_memory(), |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        let max_memory = component.memory_limit.map_or(engine.max_memory(), |bytes| {
+            usize::try_from(bytes).unwrap_or(usize::MAX)
+        });
         Self {
             engine: engine.wasmtime(compiled.flavor).clone(),
             limits: InstanceLimits::new(max_memory),
             #[cfg(feature = "wasi-http")]
             http: HttpState::new(&slots),
-            shared: Arc::new(Shared { slots, wasi: WasiTemplate::new(workload, component) }),
+            shared: Arc::new(Shared {
+                slots,
+                wasi: WasiTemplate::new(workload, component),
+            }),
             _compiled: compiled.clone(),
         }
     }
@@ -115,7 +120,12 @@ impl StoreTemplate {
         store.set_epoch_deadline(1);
         // Tokio's own way to yield: the thread looks at its sockets before the guest goes on. Wasmtime's would put the guest
         // back into the queue at once, and sockets would be looked at only after dozens of its ticks.
-        store.epoch_deadline_callback(|_| Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))));
+        store.epoch_deadline_callback(|_| {
+            Ok(UpdateDeadline::YieldCustom(
+                1,
+                Box::pin(tokio::task::yield_now()),
+            ))
+        });
         store
     }
 }
@@ -142,7 +152,10 @@ impl StoreState {
 impl WasiView for StoreState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let wasi = &self.shared.wasi;
-        WasiCtxView { ctx: self.wasi.get_or_insert_with(|| wasi.context()), table: &mut self.table }
+        WasiCtxView {
+            ctx: self.wasi.get_or_insert_with(|| wasi.context()),
+            table: &mut self.table,
+        }
     }
 }
 

@@ -1,6 +1,9 @@
 //! Binds, links and calls components without a host.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -9,13 +12,14 @@ use super::{BindRequest, Binding, ComponentFacts, HostPlugin, Linked, StoreTempl
 use crate::{
     engine::{Compiled, Engine},
     fault::Fault,
-    source::{Content, Fetched},
-    spec::{self, Digest, DEFAULT_GRACE},
+    source::Fetched,
+    spec::{self, DEFAULT_GRACE},
 };
 
-/// One plugin and a workload to try it with.
+/// A plugin, maybe others beside it, and a workload to try them with.
 pub(crate) struct Kit {
     pub plugin: Arc<dyn HostPlugin>,
+    pub others: Vec<Arc<dyn HostPlugin>>,
     pub workload: spec::Workload,
     pub facts: Vec<ComponentFacts>,
     pub signal: Arc<Notify>,
@@ -23,6 +27,7 @@ pub(crate) struct Kit {
 
 /// A workload that is bound and linked.
 pub(crate) struct Bound {
+    /// Of the plugin, not of the others, which are only linked.
     pub binding: Box<dyn Binding>,
     pub linked: Vec<Linked>,
     pub signal: Arc<Notify>,
@@ -37,11 +42,17 @@ impl Kit {
             world: Arc::default(),
             flavor: crate::engine::Flavor::Plain,
         }];
-        Self { plugin, workload, facts, signal: Arc::default() }
+        Self {
+            plugin,
+            others: Vec::new(),
+            workload,
+            facts,
+            signal: Arc::default(),
+        }
     }
 
-    fn request(&self) -> BindRequest<'_> {
-        let world = self.plugin.world();
+    fn request(&self, plugin: &dyn HostPlugin) -> BindRequest<'_> {
+        let world = plugin.world();
         let ids = || world.imports.iter().chain(&world.exports);
         BindRequest {
             workload: &self.workload,
@@ -58,10 +69,10 @@ impl Kit {
 
     /// Only binds.
     pub async fn bind(&self) -> Result<Box<dyn Binding>, Fault> {
-        self.plugin.bind(self.request()).await
+        self.plugin.bind(self.request(&*self.plugin)).await
     }
 
-    /// Compiles the workload's only component, binds, and links it with WASI's base and the plugin.
+    /// Compiles the workload's only component, binds, and links it with WASI's base and the plugins.
     pub async fn link(&mut self, engine: &Engine, bytes: &[u8]) -> Result<Bound, Fault> {
         let compiled = compile(engine, bytes).await;
         self.facts[0].world = compiled.world.clone();
@@ -70,14 +81,29 @@ impl Kit {
         let mut linker = engine.linker(compiled.flavor);
         wasi::link(&mut linker, &self.facts[0]).unwrap();
         self.plugin.link(&mut linker, &self.facts[0]).unwrap();
-        let slots = binding.slot("main").into_iter().collect();
-        let template = StoreTemplate::new(engine, &self.workload, &self.workload.components[0], &compiled, slots);
+        let mut slots = Vec::from_iter(binding.slot("main"));
+        for plugin in &self.others {
+            slots.extend(plugin.bind(self.request(&**plugin)).await?.slot("main"));
+            plugin.link(&mut linker, &self.facts[0]).unwrap();
+        }
+        let slots = slots.into_iter().collect();
+        let template = StoreTemplate::new(
+            engine,
+            &self.workload,
+            &self.workload.components[0],
+            &compiled,
+            slots,
+        );
         let linked = Linked {
             facts: self.facts[0].clone(),
             pre: linker.instantiate_pre(&compiled.component).unwrap(),
             template: Arc::new(template),
         };
-        Ok(Bound { binding, linked: vec![linked], signal: self.signal.clone() })
+        Ok(Bound {
+            binding,
+            linked: vec![linked],
+            signal: self.signal.clone(),
+        })
     }
 }
 
@@ -101,25 +127,32 @@ pub(crate) fn workload(name: &str) -> spec::Workload {
         }],
         interfaces: Vec::new(),
         grace: DEFAULT_GRACE,
+        stamp: 0,
     }
 }
 
 /// An entry of `hostInterfaces` for `namespace:package`.
-pub(crate) fn config_entry(package: &str, interfaces: &[&str], config: &[(&str, &str)]) -> spec::Interface {
+pub(crate) fn config_entry(
+    package: &str,
+    interfaces: &[&str],
+    config: &[(&str, &str)],
+) -> spec::Interface {
     let (namespace, package) = package.split_once(':').unwrap();
     spec::Interface {
         namespace: namespace.to_owned(),
         package: package.to_owned(),
         interfaces: interfaces.iter().map(|&i| i.to_owned()).collect(),
-        config: config.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect(),
+        config: config
+            .iter()
+            .map(|&(k, v)| (k.to_owned(), v.to_owned()))
+            .collect(),
         ..Default::default()
     }
 }
 
 /// Bytes as if they had been fetched.
 pub(crate) fn fetched(bytes: impl AsRef<[u8]>) -> Fetched {
-    let bytes = Bytes::copy_from_slice(bytes.as_ref());
-    Fetched { digest: Digest::of(&bytes), content: Content::Memory(bytes) }
+    Fetched::in_memory(Bytes::copy_from_slice(bytes.as_ref()))
 }
 
 pub(crate) async fn compile(engine: &Engine, bytes: &[u8]) -> Compiled {
@@ -130,4 +163,44 @@ pub(crate) async fn compile(engine: &Engine, bytes: &[u8]) -> Compiled {
 pub(crate) fn guest(name: &str) -> Vec<u8> {
     let path = format!("{}/e2e/guests/wasm/{name}.wasm", env!("CARGO_MANIFEST_DIR"));
     std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Log events of one thread, as text; made by [`events_of`].
+#[derive(Clone, Default)]
+struct Events(Arc<Mutex<Vec<String>>>);
+
+/// What `work` logs, one text an event: its level and its fields.
+pub(crate) fn events_of(work: impl FnOnce()) -> Vec<String> {
+    let events = Events::default();
+    tracing::subscriber::with_default(events.clone(), work);
+    let events = events.0.lock().unwrap();
+    events.clone()
+}
+
+impl tracing::Subscriber for Events {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut text = event.metadata().level().to_string();
+        event.record(
+            &mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+                text.push_str(&format!(" {}={value:?}", field.name()));
+            },
+        );
+        self.0.lock().unwrap().push(text);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
 }

@@ -30,26 +30,67 @@ const V3: &str = "0.3.0";
 
 /// The interfaces of WASI 0.2 that every component may import, as `package/interface`.
 const BASE_2: &[&str] = &[
-    "cli/environment", "cli/exit", "cli/stdin", "cli/stdout", "cli/stderr", "cli/terminal-input", "cli/terminal-output",
-    "cli/terminal-stdin", "cli/terminal-stdout", "cli/terminal-stderr", "clocks/monotonic-clock", "clocks/wall-clock",
-    "filesystem/preopens", "filesystem/types", "io/error", "io/poll", "io/streams", "random/insecure",
-    "random/insecure-seed", "random/random", "sockets/instance-network", "sockets/ip-name-lookup", "sockets/network",
-    "sockets/tcp", "sockets/tcp-create-socket", "sockets/udp", "sockets/udp-create-socket",
+    "cli/environment",
+    "cli/exit",
+    "cli/stdin",
+    "cli/stdout",
+    "cli/stderr",
+    "cli/terminal-input",
+    "cli/terminal-output",
+    "cli/terminal-stdin",
+    "cli/terminal-stdout",
+    "cli/terminal-stderr",
+    "clocks/monotonic-clock",
+    "clocks/wall-clock",
+    "filesystem/preopens",
+    "filesystem/types",
+    "io/error",
+    "io/poll",
+    "io/streams",
+    "random/insecure",
+    "random/insecure-seed",
+    "random/random",
+    "sockets/instance-network",
+    "sockets/ip-name-lookup",
+    "sockets/network",
+    "sockets/tcp",
+    "sockets/tcp-create-socket",
+    "sockets/udp",
+    "sockets/udp-create-socket",
 ];
 
 /// The same of WASI 0.3.
 const BASE_3: &[&str] = &[
-    "cli/environment", "cli/exit", "cli/stdin", "cli/stdout", "cli/stderr", "cli/terminal-input", "cli/terminal-output",
-    "cli/terminal-stdin", "cli/terminal-stdout", "cli/terminal-stderr", "cli/types", "clocks/monotonic-clock",
-    "clocks/system-clock", "clocks/types", "filesystem/preopens", "filesystem/types", "random/insecure",
-    "random/insecure-seed", "random/random", "sockets/ip-name-lookup", "sockets/types",
+    "cli/environment",
+    "cli/exit",
+    "cli/stdin",
+    "cli/stdout",
+    "cli/stderr",
+    "cli/terminal-input",
+    "cli/terminal-output",
+    "cli/terminal-stdin",
+    "cli/terminal-stdout",
+    "cli/terminal-stderr",
+    "cli/types",
+    "clocks/monotonic-clock",
+    "clocks/system-clock",
+    "clocks/types",
+    "filesystem/preopens",
+    "filesystem/types",
+    "random/insecure",
+    "random/insecure-seed",
+    "random/random",
+    "sockets/ip-name-lookup",
+    "sockets/types",
 ];
 
 /// All that the base offers.
 #[must_use]
 pub fn offers() -> Vec<InterfaceId> {
     let ids = |names: &'static [&'static str], version: &'static str| {
-        names.iter().filter_map(move |name| format!("wasi:{name}@{version}").parse().ok())
+        names
+            .iter()
+            .filter_map(move |name| format!("wasi:{name}@{version}").parse().ok())
     };
     ids(BASE_2, V2).chain(ids(BASE_3, V3)).collect()
 }
@@ -57,7 +98,10 @@ pub fn offers() -> Vec<InterfaceId> {
 /// What the base offers, as a [`World`].
 #[must_use]
 pub fn world() -> World {
-    World { imports: offers(), exports: Vec::new() }
+    World {
+        imports: offers(),
+        exports: Vec::new(),
+    }
 }
 
 /// Adds what the component imports of the base to its linker.
@@ -66,7 +110,12 @@ pub fn world() -> World {
 /// When an interface is in the linker already.
 pub fn link(linker: &mut Linker<StoreState>, component: &ComponentFacts) -> wasmtime::Result<()> {
     let imports = |minor| {
-        component.world.imports.iter().any(|i| i.namespace == "wasi" && i.version.as_ref().is_some_and(|v| v.major == 0 && v.minor == minor))
+        component.world.imports.iter().any(|i| {
+            i.namespace == "wasi"
+                && i.version
+                    .as_ref()
+                    .is_some_and(|v| v.major == 0 && v.minor == minor)
+        })
     };
     if imports(2) {
         wasmtime_wasi::p2::add_to_linker_async(linker)?;
@@ -106,5 +155,54 @@ impl WasiTemplate {
             .allow_udp(false)
             .allow_ip_name_lookup(false);
         builder.build()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Engine;
+
+    /// The interfaces of a world in this repository's WIT files, with all that they need.
+    fn interfaces_of(folder: &str) -> Vec<String> {
+        let mut resolve = wit_parser::Resolve::default();
+        let (package, _) = resolve.push_path(folder).unwrap();
+        let world = resolve.select_world(&[package], Some("base")).unwrap();
+        let ids = resolve.worlds[world].imports.keys().map(|key| match key {
+            wit_parser::WorldKey::Interface(id) => resolve.id_of(*id).unwrap(),
+            wit_parser::WorldKey::Name(name) => name.clone(),
+        });
+        let mut ids: Vec<String> = ids.collect();
+        ids.sort();
+        ids
+    }
+
+    #[test]
+    fn the_base_is_what_wasi_says() {
+        let offers: Vec<String> = offers().iter().map(ToString::to_string).collect();
+        let of = |version: &str| {
+            let mut ids: Vec<String> = offers
+                .iter()
+                .filter(|id| id.ends_with(version))
+                .cloned()
+                .collect();
+            ids.sort();
+            ids
+        };
+        assert_eq!(of(V2), interfaces_of("wit"));
+        assert_eq!(of(V3), interfaces_of("wit/p3"));
+    }
+
+    #[test]
+    fn only_what_is_imported_is_linked() {
+        let engine = Engine::builder().max_instances(1).build().unwrap();
+        let mut linker = engine.linker::<StoreState>(Flavor::Plain);
+        let facts = ComponentFacts {
+            name: "main".into(),
+            world: Arc::default(),
+            flavor: Flavor::Plain,
+        };
+        link(&mut linker, &facts).unwrap();
+        assert!(linker.instance("wasi:cli/environment@0.2.12").is_ok());
     }
 }

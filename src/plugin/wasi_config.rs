@@ -35,11 +35,22 @@ impl HostPlugin for WasiConfig {
     }
 
     fn world(&self) -> World {
-        World { imports: interface_ids(&[STORE, RUNTIME]), exports: Vec::new() }
+        World {
+            imports: interface_ids(&[STORE, RUNTIME]),
+            exports: Vec::new(),
+        }
     }
 
-    fn link(&self, linker: &mut Linker<StoreState>, component: &ComponentFacts) -> wasmtime::Result<()> {
-        let imports = |name: &str| interface_ids(&[name]).iter().any(|id| component.imports(id));
+    fn link(
+        &self,
+        linker: &mut Linker<StoreState>,
+        component: &ComponentFacts,
+    ) -> wasmtime::Result<()> {
+        let imports = |name: &str| {
+            interface_ids(&[name])
+                .iter()
+                .any(|id| component.imports(id))
+        };
         if imports(STORE) {
             bindings::store::add_to_linker::<_, host::View<'static>>(linker, host::view)?;
         }
@@ -49,7 +60,10 @@ impl HostPlugin for WasiConfig {
         Ok(())
     }
 
-    fn bind<'a>(&'a self, request: BindRequest<'a>) -> BoxFuture<'a, Result<Box<dyn Binding>, Fault>> {
+    fn bind<'a>(
+        &'a self,
+        request: BindRequest<'a>,
+    ) -> BoxFuture<'a, Result<Box<dyn Binding>, Fault>> {
         let mut shared = BTreeMap::new();
         for entry in &request.interfaces {
             shared.extend(entry.config.clone());
@@ -59,14 +73,22 @@ impl HostPlugin for WasiConfig {
             values.extend(component.config.clone());
             (component.name.clone(), Arc::new(Values(values)))
         };
-        let values = request.workload.components.iter().map(of_component).collect();
+        let values = request
+            .workload
+            .components
+            .iter()
+            .map(of_component)
+            .collect();
         Box::pin(async move { Ok(Box::new(Bound { values }) as Box<dyn Binding>) })
     }
 }
 
 impl Binding for Bound {
     fn slot(&self, component: &str) -> Option<Slot> {
-        self.values.iter().find(|(name, _)| **name == *component).map(|(_, values)| values.clone() as Slot)
+        self.values
+            .iter()
+            .find(|(name, _)| **name == *component)
+            .map(|(_, values)| values.clone() as Slot)
     }
 }
 
@@ -79,14 +101,21 @@ mod tests {
     async fn a_components_values_are_over_the_interfaces() {
         let mut kit = Kit::new(Arc::new(WasiConfig::default()));
         kit.workload.interfaces = vec![
-            config_entry("wasi:config", &["store"], &[("a", "1"), ("b", "1"), ("c", "1")]),
+            config_entry(
+                "wasi:config",
+                &["store"],
+                &[("a", "1"), ("b", "1"), ("c", "1")],
+            ),
             config_entry("wasi:config", &["store"], &[("b", "2"), ("c", "2")]),
         ];
         kit.workload.components[0].config = [("c".to_owned(), "3".to_owned())].into();
         let binding = kit.bind().await.unwrap();
         let slot = binding.slot("main").unwrap();
         let values = &slot.downcast_ref::<Values>().unwrap().0;
-        let got: Vec<_> = values.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let got: Vec<_> = values
+            .iter()
+            .map(|(k, v)| (k.as_str(), v.as_str()))
+            .collect();
         assert_eq!(got, [("a", "1"), ("b", "2"), ("c", "3")]);
         assert!(binding.slot("other").is_none());
     }

@@ -35,7 +35,9 @@ use std::{
 use futures::future::BoxFuture;
 use wasmtime::component::Linker;
 
-use super::{BindRequest, Binding, ComponentFacts, HostPlugin, PluginStartError, StoreState, interface_ids};
+use super::{
+    BindRequest, Binding, ComponentFacts, HostPlugin, PluginStartError, StoreState, interface_ids,
+};
 use crate::{engine::Flavor, fault::Fault, wit::World};
 use listen::Listening;
 use serve::Ingress;
@@ -127,7 +129,9 @@ impl HttpServer {
     /// The address that it listens on, with the real port; none before the host is started.
     #[must_use]
     pub fn addr(&self) -> Option<SocketAddr> {
-        serve::lock(&self.listening).as_ref().map(Listening::address)
+        serve::lock(&self.listening)
+            .as_ref()
+            .map(Listening::address)
     }
 
     /// Counts of one workload, by its id; none if this server knows no such workload.
@@ -149,7 +153,11 @@ impl HostPlugin for HttpServer {
         }
     }
 
-    fn link(&self, linker: &mut Linker<StoreState>, component: &ComponentFacts) -> wasmtime::Result<()> {
+    fn link(
+        &self,
+        linker: &mut Linker<StoreState>,
+        component: &ComponentFacts,
+    ) -> wasmtime::Result<()> {
         let imports = |names: &[&str]| interface_ids(names).iter().any(|id| component.imports(id));
         if imports(&[TYPES_2, OUTGOING_2]) {
             wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
@@ -160,18 +168,28 @@ impl HostPlugin for HttpServer {
         Ok(())
     }
 
-    fn bind<'a>(&'a self, request: BindRequest<'a>) -> BoxFuture<'a, Result<Box<dyn Binding>, Fault>> {
-        Box::pin(async move { Ok(Box::new(binding::Bound::new(&self.ingress, &request)?) as Box<dyn Binding>) })
+    fn bind<'a>(
+        &'a self,
+        request: BindRequest<'a>,
+    ) -> BoxFuture<'a, Result<Box<dyn Binding>, Fault>> {
+        Box::pin(async move {
+            Ok(Box::new(binding::Bound::new(&self.ingress, &request)?) as Box<dyn Binding>)
+        })
     }
 
     fn start(&self) -> BoxFuture<'_, Result<(), PluginStartError>> {
         Box::pin(async move {
             let mut listening = serve::lock(&self.listening);
             if listening.is_none() {
-                let opened = Listening::open(&self.options, &self.ingress).map_err(|source| PluginStartError {
-                    plugin: self.id(),
-                    message: format!("cannot listen on {}; choose another port, or find who has this one", self.options.address),
-                    source,
+                let opened = Listening::open(&self.options, &self.ingress).map_err(|source| {
+                    PluginStartError {
+                        plugin: self.id(),
+                        message: format!(
+                            "cannot listen on {}; choose another port, or find who has this one",
+                            self.options.address
+                        ),
+                        source,
+                    }
                 })?;
                 tracing::info!(address = %opened.address(), "listening for HTTP");
                 *listening = Some(opened);

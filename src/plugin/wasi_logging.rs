@@ -40,11 +40,22 @@ impl HostPlugin for WasiLogging {
     }
 
     fn world(&self) -> World {
-        World { imports: interface_ids(&[DRAFT, UNVERSIONED]), exports: Vec::new() }
+        World {
+            imports: interface_ids(&[DRAFT, UNVERSIONED]),
+            exports: Vec::new(),
+        }
     }
 
-    fn link(&self, linker: &mut Linker<StoreState>, component: &ComponentFacts) -> wasmtime::Result<()> {
-        let imports = |name: &str| interface_ids(&[name]).iter().any(|id| component.imports(id));
+    fn link(
+        &self,
+        linker: &mut Linker<StoreState>,
+        component: &ComponentFacts,
+    ) -> wasmtime::Result<()> {
+        let imports = |name: &str| {
+            interface_ids(&[name])
+                .iter()
+                .any(|id| component.imports(id))
+        };
         if imports(DRAFT) {
             bindings::draft::add_to_linker::<_, host::View<'static>>(linker, host::view)?;
         }
@@ -54,13 +65,21 @@ impl HostPlugin for WasiLogging {
         Ok(())
     }
 
-    fn bind<'a>(&'a self, request: BindRequest<'a>) -> BoxFuture<'a, Result<Box<dyn Binding>, Fault>> {
-        let unknown = request.interfaces.iter().find_map(|entry| entry.config.keys().next());
+    fn bind<'a>(
+        &'a self,
+        request: BindRequest<'a>,
+    ) -> BoxFuture<'a, Result<Box<dyn Binding>, Fault>> {
+        let unknown = request
+            .interfaces
+            .iter()
+            .find_map(|entry| entry.config.keys().next());
         let bound = match unknown {
             Some(key) => Err(Fault::new(
                 Stage::Link,
                 Reason::BindFailed,
-                format!("wasi:logging has no option `{key}`; it has none at all: remove `config` from its entry"),
+                format!(
+                    "wasi:logging has no option `{key}`; it has none at all: remove `config` from its entry"
+                ),
             )),
             None => Ok(Bound {
                 origins: request
@@ -83,7 +102,10 @@ impl HostPlugin for WasiLogging {
 
 impl Binding for Bound {
     fn slot(&self, component: &str) -> Option<Slot> {
-        self.origins.iter().find(|origin| *origin.component == *component).map(|origin| origin.clone() as Slot)
+        self.origins
+            .iter()
+            .find(|origin| *origin.component == *component)
+            .map(|origin| origin.clone() as Slot)
     }
 }
 
@@ -95,7 +117,11 @@ mod tests {
     #[tokio::test]
     async fn options_are_refused() {
         let mut kit = Kit::new(Arc::new(WasiLogging::default()));
-        kit.workload.interfaces = vec![config_entry("wasi:logging", &["logging"], &[("level", "debug")])];
+        kit.workload.interfaces = vec![config_entry(
+            "wasi:logging",
+            &["logging"],
+            &[("level", "debug")],
+        )];
         let fault = kit.bind().await.err().unwrap();
         assert_eq!(fault.reason, Reason::BindFailed);
         assert!(fault.message.contains("`level`"), "{fault}");

@@ -61,7 +61,11 @@ impl AllowedHost {
     /// The entry `*`.
     #[must_use]
     pub const fn any() -> Self {
-        Self { scheme: None, host: Host::Any, port: Port::Any }
+        Self {
+            scheme: None,
+            host: Host::Any,
+            port: Port::Any,
+        }
     }
 
     /// Whether this entry alone allows a destination. `host` is as in a URL: a name, an address, or an IPv6 address in
@@ -69,7 +73,9 @@ impl AllowedHost {
     #[must_use]
     pub fn allows(&self, scheme: &str, host: &str, port: u16) -> bool {
         let host = host.strip_suffix('.').unwrap_or(host);
-        self.scheme.as_deref().is_none_or(|s| s.eq_ignore_ascii_case(scheme))
+        self.scheme
+            .as_deref()
+            .is_none_or(|s| s.eq_ignore_ascii_case(scheme))
             && self.port.includes(port)
             && match address::literal(host) {
                 Some(address) => self.host.includes_address(address),
@@ -84,7 +90,8 @@ impl Host {
             // Neither `*` nor a network that merely contains it says that metadata services are meant.
             Self::Any => !address::is_link_local(address),
             Self::Network(network) => {
-                network.contains(address) && (network.is_link_local() || !address::is_link_local(address))
+                network.contains(address)
+                    && (network.is_link_local() || !address::is_link_local(address))
             }
             Self::Name(_) | Self::Below(_) => false,
         }

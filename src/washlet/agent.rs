@@ -30,21 +30,19 @@ use self::{
     node::{HostObject, Load},
     state_dir::StateDir,
 };
-use super::shutdown::Shutdown;
-use crate::{
-    engine::{Engine, EngineError},
-    host::{BuildError, Host, HostBuilder, StartError},
-    oci::{Puller, PullerConfig, StoreError},
-    plugin::{wasi_config::WasiConfig, wasi_http::HttpServer, wasi_logging::WasiLogging},
-    source::Fetcher,
+use super::{
+    shutdown::Shutdown,
+    standard::{SetupError, Standard},
 };
+use crate::host::Host;
 
 /// The field manager of all that agents apply; one name for all of them, so that a workload that moves leaves nothing behind.
 const FIELD_MANAGER: &str = "washlet-agent";
 /// Reads and writes of the API server that run at once.
 const EFFECTS: usize = 16;
-/// Longest time for all workloads to finish their requests at shutdown. The chart gives the pod five seconds more.
-const DRAIN_LIMIT: Duration = Duration::from_secs(55);
+/// Longest time for all workloads to finish their requests at shutdown: with the last writes and the release of the Lease, less
+/// than a minute.
+const DRAIN_LIMIT: Duration = Duration::from_secs(45);
 /// Longest time for the Lease to be released.
 const RELEASE_LIMIT: Duration = Duration::from_secs(6);
 
@@ -98,18 +96,9 @@ pub enum AgentError {
         /// Why not.
         source: io::Error,
     },
-    /// The engine cannot be made.
+    /// The host cannot be set up.
     #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// The image store cannot be opened.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The host cannot be built.
-    #[error(transparent)]
-    Build(#[from] BuildError),
-    /// The host cannot be started.
-    #[error(transparent)]
-    Start(#[from] StartError),
+    Setup(#[from] SetupError),
 }
 
 /// An agent that has all it needs from the machine.
@@ -134,14 +123,29 @@ impl Agent {
         // Two TLS libraries' worth of defaults are compiled in nowhere: this is the only one. An error means it is set.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let kube_config = kube_config(&config).await?;
-        let namespace = config.system_namespace.clone().unwrap_or_else(|| kube_config.default_namespace.clone());
+        let namespace = config
+            .system_namespace
+            .clone()
+            .unwrap_or_else(|| kube_config.default_namespace.clone());
         let client = Client::try_from(kube_config).map_err(|e| AgentError::Client(Box::new(e)))?;
-        let state = StateDir::open(&config.state_dir)
-            .map_err(|source| AgentError::StateDir { path: config.state_dir.clone(), source })?;
-        let admin = Admin::bind(config.admin_listen)
-            .await
-            .map_err(|source| AgentError::AdminListen { addr: config.admin_listen, source })?;
-        let (host, http) = start_host(&config, &state).await?;
+        let state = StateDir::open(&config.state_dir).map_err(|source| AgentError::StateDir {
+            path: config.state_dir.clone(),
+            source,
+        })?;
+        let admin =
+            Admin::bind(config.admin_listen)
+                .await
+                .map_err(|source| AgentError::AdminListen {
+                    addr: config.admin_listen,
+                    source,
+                })?;
+        let standard = Standard {
+            id: Some(&config.node_name),
+            http_listen: config.http_listen,
+            state_dir: state.path(),
+            registry_certs_dir: config.registry_certs_dir,
+        };
+        let (host, http) = standard.start().await?;
         tracing::info!(node = config.node_name, %http, admin = %admin.addr(), "listening");
         Ok(Self {
             instance: state.instance(),
@@ -199,7 +203,9 @@ impl Agent {
             standing,
             load: load_tx,
         };
-        control.run(changes, done, shutdown.clone(), drain(self.host, shutdown)).await;
+        control
+            .run(changes, done, shutdown.clone(), drain(self.host, shutdown))
+            .await;
 
         // The keeper ends by itself when it has released the Lease, or was too slow to.
         let _ = release_tx.send(true);
@@ -230,26 +236,6 @@ async fn kube_config(config: &Config) -> Result<kube::Config, AgentError> {
     };
     kube_config.connect_timeout = Some(Duration::from_secs(10));
     Ok(kube_config)
-}
-
-async fn start_host(config: &Config, state: &StateDir) -> Result<(Arc<Host>, SocketAddr), AgentError> {
-    let engine = Engine::builder().cache_dir(state.compiled()).build()?;
-    let puller = Puller::new(PullerConfig {
-        certs_dir: config.registry_certs_dir.clone(),
-        ..PullerConfig::new(state.images())
-    })?;
-    let http = Arc::new(HttpServer::new(config.http_listen));
-    let host = HostBuilder::new()
-        .with_id(&config.node_name)
-        .with_engine(engine)
-        .with_fetcher(Fetcher::new().with_registry(Arc::new(puller)))
-        .with_plugin(http.clone())?
-        .with_plugin(Arc::new(WasiConfig::default()))?
-        .with_plugin(Arc::new(WasiLogging::default()))?
-        .build()?
-        .start()
-        .await?;
-    Ok((host, http.addr().unwrap_or(config.http_listen)))
 }
 
 /// Keeps the agent's own objects: the Lease and the Host.
@@ -284,7 +270,14 @@ impl Keeper {
             owner: owner.clone(),
         };
         let host = tokio::spawn(object.run(standing, load));
-        let lease = LeaseKeeper::new(self.client, &self.namespace, &self.node, self.instance, owner, self.metrics);
+        let lease = LeaseKeeper::new(
+            self.client,
+            &self.namespace,
+            &self.node,
+            self.instance,
+            owner,
+            self.metrics,
+        );
         lease.run(standing_tx, release).await;
         host.abort();
     }

@@ -67,7 +67,12 @@ pub fn convert(
         .flatten()
         .find(|owner| owner.controller == Some(true));
     Ok(spec::Workload {
-        owner: controller.map_or_else(|| id.clone(), |owner| owner.uid.as_str().into()),
+        // An owner is in the workload's own namespace. Anybody can write anybody's UID, so it counts with the namespace only:
+        // else a tenant could share another one's routes.
+        owner: controller.map_or_else(
+            || id.clone(),
+            |owner| format!("{namespace}/{}", owner.uid).into(),
+        ),
         id,
         namespace,
         name,
@@ -81,6 +86,11 @@ pub fn convert(
         grace,
         stamp: 0,
     })
+}
+
+/// The name of a component, for what is wrong with it.
+fn named(component: &api::Component) -> Option<Arc<str>> {
+    (!component.name.is_empty()).then(|| component.name.as_str().into())
 }
 
 /// Converts part by part. A part that is wrong leaves a problem behind and some value that is never used.
@@ -109,7 +119,7 @@ impl Converter<'_> {
                 );
                 self.problems.invalid(format!("{path}.name"), text);
             }
-            self.problems.component = Some(component.name.as_str().into());
+            self.problems.component = named(component);
             components.push(self.component(&path, component, &shared));
             self.problems.component = None;
         }

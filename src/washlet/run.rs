@@ -11,20 +11,16 @@ use std::{
     collections::{BTreeSet, HashMap},
     io,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use super::shutdown::Shutdown;
-use crate::{
-    engine::{Engine, EngineError},
-    host::{BuildError, Host, HostBuilder, StartError},
-    oci::{Puller, PullerConfig, StoreError},
-    plugin::{wasi_config::WasiConfig, wasi_http::HttpServer, wasi_logging::WasiLogging},
-    source::Fetcher,
-    spec,
+use super::{
+    shutdown::Shutdown,
+    standard::{SetupError, Standard},
 };
+use crate::{host::Host, spec};
 
 pub use manifest::{ManifestError, Problem};
 
@@ -42,7 +38,7 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// Registries' certificates and mirrors, in containerd's layout.
     pub registry_certs_dir: Option<PathBuf>,
-    /// Whether to take over changed files.
+    /// Whether to take over changed files; never with standard input among the paths.
     pub watch: bool,
 }
 
@@ -56,18 +52,9 @@ pub enum RunError {
     /// The state directory cannot be used.
     #[error("--state-dir: {0}")]
     StateDir(#[source] io::Error),
-    /// The engine cannot be made.
+    /// The host cannot be set up.
     #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// The image store cannot be opened.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The host cannot be built.
-    #[error(transparent)]
-    Build(#[from] BuildError),
-    /// The host cannot be started.
-    #[error(transparent)]
-    Start(#[from] StartError),
+    Setup(#[from] SetupError),
     /// Files cannot be watched.
     #[error("files cannot be watched ({0}); use --no-watch")]
     Watch(#[from] notify::Error),
@@ -80,16 +67,32 @@ pub enum RunError {
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     // An error means that the program has chosen one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let loaded = manifest::load(&config.paths)?;
+    let loaded = manifest::load(&config.paths).map_err(|rejected| rejected.error)?;
     let temporary = tempfile::tempdir().map_err(RunError::StateDir)?;
-    let state = config.state_dir.clone().unwrap_or_else(|| temporary.path().to_owned());
-    let (host, addr) = start_host(&config, &state).await?;
+    let state = config
+        .state_dir
+        .clone()
+        .unwrap_or_else(|| temporary.path().to_owned());
+    let standard = Standard {
+        id: None,
+        http_listen: config.http_listen,
+        state_dir: &state,
+        registry_certs_dir: config.registry_certs_dir,
+    };
+    let (host, addr) = standard.start().await?;
     let mut report = report::Report::new(addr);
     report.loaded(&loaded);
-    let mut changed = config.watch.then(|| files::watch(&config.paths, &loaded.files)).transpose()?;
+    // Standard input can be read once only, so what was read from it could not be kept at a reload.
+    let stdin = config.paths.iter().any(|path| path == Path::new("-"));
+    let mut changed = (config.watch && !stdin)
+        .then(|| files::watch(&config.paths, &loaded.files))
+        .transpose()?;
 
     let mut host_changes = host.changes();
-    let mut running = Running { host: host.clone(), ids: BTreeSet::new() };
+    let mut running = Running {
+        host: host.clone(),
+        ids: BTreeSet::new(),
+    };
     running.state(&loaded.workloads);
     loop {
         tokio::select! {
@@ -105,7 +108,12 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
                     }
                     running.state(&loaded.workloads);
                 }
-                Err(error) => report.broken(&error),
+                Err(rejected) => {
+                    report.broken(&rejected.error);
+                    if let Some(watcher) = &mut changed {
+                        watcher.follow(&rejected.files);
+                    }
+                }
             },
         }
     }
@@ -134,23 +142,4 @@ impl Running {
             self.host.set(workload.clone());
         }
     }
-}
-
-async fn start_host(config: &Config, state: &std::path::Path) -> Result<(Arc<Host>, SocketAddr), RunError> {
-    let engine = Engine::builder().cache_dir(state.join("compiled")).build()?;
-    let puller = Puller::new(PullerConfig {
-        certs_dir: config.registry_certs_dir.clone(),
-        ..PullerConfig::new(state.join("images"))
-    })?;
-    let http = Arc::new(HttpServer::new(config.http_listen));
-    let host = HostBuilder::new()
-        .with_engine(engine)
-        .with_fetcher(Fetcher::new().with_registry(Arc::new(puller)))
-        .with_plugin(http.clone())?
-        .with_plugin(Arc::new(WasiConfig::default()))?
-        .with_plugin(Arc::new(WasiLogging::default()))?
-        .build()?
-        .start()
-        .await?;
-    Ok((host, http.addr().unwrap_or(config.http_listen)))
 }

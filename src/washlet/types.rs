@@ -24,7 +24,9 @@ pub mod v2 {
 
     impl From<ImagePullSecret> for Option<api::ObjectRef> {
         fn from(secret: ImagePullSecret) -> Self {
-            secret.credential.map(|image_pull_secret::Credential::SecretRef(name)| api::ObjectRef { name })
+            secret
+                .credential
+                .map(|image_pull_secret::Credential::SecretRef(name)| api::ObjectRef { name })
         }
     }
 }

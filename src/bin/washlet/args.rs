@@ -106,8 +106,13 @@ pub struct CrdArgs {
 
 /// As a chart writes it, `:8081` is every address.
 fn admin_address(text: &str) -> Result<SocketAddr, String> {
-    let text = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
-    text.parse().map_err(|e: std::net::AddrParseError| format!("{e}; write it as 127.0.0.1:8081 or :8081"))
+    let text = if text.starts_with(':') {
+        format!("0.0.0.0{text}")
+    } else {
+        text.to_owned()
+    };
+    text.parse()
+        .map_err(|e: std::net::AddrParseError| format!("{e}; write it as 127.0.0.1:8081 or :8081"))
 }
 
 impl AgentArgs {
@@ -137,8 +142,21 @@ impl AgentArgs {
 
 impl RunArgs {
     pub fn config(self) -> run::Config {
-        let Self { paths, http_listen, state_dir, registry_certs_dir, watch: _, no_watch } = self;
-        run::Config { paths, http_listen, state_dir, registry_certs_dir, watch: !no_watch }
+        let Self {
+            paths,
+            http_listen,
+            state_dir,
+            registry_certs_dir,
+            watch: _,
+            no_watch,
+        } = self;
+        run::Config {
+            paths,
+            http_listen,
+            state_dir,
+            registry_certs_dir,
+            watch: !no_watch,
+        }
     }
 }
 
@@ -155,7 +173,10 @@ mod tests {
 
     #[test]
     fn a_port_alone_is_every_address() {
-        assert_eq!(admin_address(":8081").map(|a| a.to_string()), Ok("0.0.0.0:8081".to_owned()));
+        assert_eq!(
+            admin_address(":8081").map(|a| a.to_string()),
+            Ok("0.0.0.0:8081".to_owned())
+        );
         assert!(admin_address("8081").is_err());
     }
 }

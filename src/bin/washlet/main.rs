@@ -6,6 +6,7 @@ use std::{io::Write as _, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
 use wash_runtime::washlet::{agent::Agent, api, run, shutdown::Shutdown};
 
@@ -32,8 +33,20 @@ fn start(args: Args) -> anyhow::Result<()> {
     if let Command::Crds(crds) = &args.command {
         return print_crds(crds);
     }
-    log(args.log_format);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads can be started")?;
+    // `run` says on standard output what the agent logs; what guests write is shown either way.
+    let quiet = matches!(args.command, Command::Run(_));
+    let _written = log(
+        args.log_format,
+        if quiet {
+            "warn,washlet::guest=info"
+        } else {
+            "info"
+        },
+    );
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("no threads can be started")?;
     let ended = runtime.block_on(async {
         let shutdown = Shutdown::on_signals().context("signals cannot be handled")?;
         match args.command {
@@ -53,7 +66,11 @@ fn start(args: Args) -> anyhow::Result<()> {
 fn print_crds(args: &CrdArgs) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     for crd in api::crds() {
-        if args.kind.as_ref().is_none_or(|kind| kind.eq_ignore_ascii_case(&crd.spec.names.kind)) {
+        if args
+            .kind
+            .as_ref()
+            .is_none_or(|kind| kind.eq_ignore_ascii_case(&crd.spec.names.kind))
+        {
             write!(out, "---\n{}", api::yaml(&crd)?)?;
         }
     }
@@ -61,13 +78,24 @@ fn print_crds(args: &CrdArgs) -> anyhow::Result<()> {
 }
 
 /// Logs go to standard error: standard output belongs to the command.
-fn log(format: Option<LogFormat>) {
+///
+/// They are written by a thread of their own, and dropped when it falls behind: a full pipe must not hold up requests. What
+/// is returned writes the rest when it is dropped.
+fn log(format: Option<LogFormat>, by_default: &str) -> WorkerGuard {
     use std::io::IsTerminal as _;
     let terminal = std::io::stderr().is_terminal();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json }) {
+    let (writer, written) = tracing_appender::non_blocking(std::io::stderr());
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(by_default));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer);
+    match format.unwrap_or(if terminal {
+        LogFormat::Text
+    } else {
+        LogFormat::Json
+    }) {
         LogFormat::Text => builder.with_ansi(terminal).init(),
         LogFormat::Json => builder.json().init(),
     }
+    written
 }

@@ -54,7 +54,12 @@ impl Stream {
     }
 
     fn log(&self, line: &[u8]) {
-        let Self { namespace, workload, component, name } = self;
+        let Self {
+            namespace,
+            workload,
+            component,
+            name,
+        } = self;
         let line = String::from_utf8_lossy(line);
         tracing::info!(target: "washlet::guest", namespace, workload, %component, stream = name, "{line}");
     }
@@ -62,7 +67,13 @@ impl Stream {
 
 impl Output {
     pub fn new(stream: Arc<Stream>) -> Self {
-        Self { line: Arc::new(Mutex::new(Line { stream: stream.clone(), bytes: Vec::new() })), stream }
+        Self {
+            line: Arc::new(Mutex::new(Line {
+                stream: stream.clone(),
+                bytes: Vec::new(),
+            })),
+            stream,
+        }
     }
 
     fn push(&self, bytes: &[u8]) {
@@ -143,7 +154,11 @@ impl Pollable for Output {
 }
 
 impl AsyncWrite for Output {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.push(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
@@ -154,5 +169,77 @@ impl AsyncWrite for Output {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::testing::{events_of, workload};
+
+    fn lines_of(pieces: &[&[u8]]) -> Vec<String> {
+        let workload = workload("app");
+        let events = events_of(|| {
+            let output = Output::new(Arc::new(Stream::new(
+                &workload,
+                &workload.components[0],
+                "stderr",
+            )));
+            pieces.iter().for_each(|piece| output.push(piece));
+        });
+        events
+            .into_iter()
+            .map(|event| {
+                event
+                    .split_once("message=")
+                    .unwrap()
+                    .1
+                    .split(" namespace")
+                    .next()
+                    .unwrap()
+                    .to_owned()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn lines_are_events() {
+        assert_eq!(lines_of(&[b"a\nb\n"]), ["a", "b"]);
+        assert_eq!(lines_of(&[b"a", b"b\n", b"c"]), ["ab", "c"]);
+        assert_eq!(lines_of(&[b"\n"]), [""]);
+        assert!(lines_of(&[]).is_empty());
+    }
+
+    #[test]
+    fn long_lines_come_in_pieces() {
+        let long = vec![b'x'; MAX_LINE + 10];
+        let lines = lines_of(&[&long, b"\n"]);
+        assert_eq!(
+            lines.iter().map(String::len).collect::<Vec<_>>(),
+            [MAX_LINE, 10]
+        );
+    }
+
+    #[test]
+    fn events_say_whose_they_are() {
+        let workload = workload("app");
+        let events = events_of(|| {
+            Output::new(Arc::new(Stream::new(
+                &workload,
+                &workload.components[0],
+                "stdout",
+            )))
+            .push(b"hi\n");
+        });
+        let event = events.first().unwrap();
+        for field in [
+            "INFO",
+            "namespace=\"default\"",
+            "workload=\"app\"",
+            "component=main",
+            "stream=\"stdout\"",
+        ] {
+            assert!(event.contains(field), "{event}");
+        }
     }
 }

@@ -22,7 +22,9 @@ impl View<'_> {
     }
 
     fn all(&self) -> Vec<(String, String)> {
-        self.0.map(|values| values.0.clone().into_iter().collect()).unwrap_or_default()
+        self.0
+            .map(|values| values.0.clone().into_iter().collect())
+            .unwrap_or_default()
     }
 }
 
@@ -41,7 +43,10 @@ impl store::Host for View<'_> {
 }
 
 impl runtime::Host for View<'_> {
-    fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<String>, runtime::ConfigError>> {
+    fn get(
+        &mut self,
+        key: String,
+    ) -> wasmtime::Result<Result<Option<String>, runtime::ConfigError>> {
         Ok(Ok(self.value(&key)))
     }
 

@@ -29,14 +29,35 @@ pub(super) enum Answer {
 impl Answer {
     fn parts(self) -> (StatusCode, &'static str) {
         match self {
-            Self::NoHost => (StatusCode::BAD_REQUEST, "the request needs exactly one valid Host header\n"),
-            Self::NoRoute => (StatusCode::NOT_FOUND, "no workload here serves this host and path\n"),
-            Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "the workload is stopping\n"),
-            Self::Full => (StatusCode::SERVICE_UNAVAILABLE, "all instances are in use\n"),
+            Self::NoHost => (
+                StatusCode::BAD_REQUEST,
+                "the request needs exactly one valid Host header\n",
+            ),
+            Self::NoRoute => (
+                StatusCode::NOT_FOUND,
+                "no workload here serves this host and path\n",
+            ),
+            Self::Stopping => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the workload is stopping\n",
+            ),
+            Self::Full => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "all instances are in use\n",
+            ),
             Self::Trapped => (StatusCode::INTERNAL_SERVER_ERROR, "the component failed\n"),
-            Self::OutOfMemory => (StatusCode::INTERNAL_SERVER_ERROR, "the component ran out of memory\n"),
-            Self::Unanswered => (StatusCode::INTERNAL_SERVER_ERROR, "the component gave no answer\n"),
-            Self::OutOfTime => (StatusCode::GATEWAY_TIMEOUT, "the component did not answer in time\n"),
+            Self::OutOfMemory => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the component ran out of memory\n",
+            ),
+            Self::Unanswered => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the component gave no answer\n",
+            ),
+            Self::OutOfTime => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "the component did not answer in time\n",
+            ),
         }
     }
 

@@ -59,7 +59,11 @@ impl Bound {
         }
         routes.sort_unstable();
         routes.dedup();
-        let called = if routes.is_empty() { None } else { Some(called(ingress, workload, request.components)?) };
+        let called = if routes.is_empty() {
+            None
+        } else {
+            Some(called(ingress, workload, request.components)?)
+        };
         let counters = ingress.counters(&workload.id);
         let label = |component: &Arc<str>| Label {
             namespace: workload.namespace.as_str().into(),
@@ -67,7 +71,11 @@ impl Bound {
             component: component.clone(),
         };
         let egress = workload.components.iter().map(|component| {
-            Arc::new(Egress::new(component.allowed_hosts.clone(), counters.clone(), label(&component.name)))
+            Arc::new(Egress::new(
+                component.allowed_hosts.clone(),
+                counters.clone(),
+                label(&component.name),
+            ))
         });
         Ok(Self {
             ingress: ingress.clone(),
@@ -79,7 +87,11 @@ impl Bound {
                 routes,
             },
             egress: egress.collect(),
-            label: label(&called.as_ref().map_or_else(|| "".into(), |called| called.component.clone())),
+            label: label(
+                &called
+                    .as_ref()
+                    .map_or_else(|| "".into(), |called| called.component.clone()),
+            ),
             called,
             counters,
             signal: request.signal.clone(),
@@ -96,14 +108,26 @@ impl Bound {
 
 impl Binding for Bound {
     fn slot(&self, component: &str) -> Option<Slot> {
-        self.egress.iter().find(|egress| egress.is_of(component)).map(|egress| egress.clone() as Slot)
+        self.egress
+            .iter()
+            .find(|egress| egress.is_of(component))
+            .map(|egress| egress.clone() as Slot)
     }
 
     fn start(&mut self, linked: &[Linked]) -> Result<(), Fault> {
-        let Some(called) = &self.called else { return Ok(()) };
-        let linked = linked.iter().find(|linked| linked.facts.name == called.component).ok_or_else(|| {
-            Fault::new(Stage::Start, Reason::HostError, format!("component \"{}\" was not linked", called.component))
-        })?;
+        let Some(called) = &self.called else {
+            return Ok(());
+        };
+        let linked = linked
+            .iter()
+            .find(|linked| linked.facts.name == called.component)
+            .ok_or_else(|| {
+                Fault::new(
+                    Stage::Start,
+                    Reason::HostError,
+                    format!("component \"{}\" was not linked", called.component),
+                )
+            })?;
         let handler = Arc::new(Handler {
             export: Export::of(linked, called.concurrent)?,
             template: linked.template.clone(),
@@ -112,7 +136,9 @@ impl Binding for Bound {
             counters: self.counters.clone(),
             label: self.label.clone(),
         });
-        let token = self.ingress.claim(self.claim.clone(), handler.clone(), self.signal.clone());
+        let token = self
+            .ingress
+            .claim(self.claim.clone(), handler.clone(), self.signal.clone());
         self.running = Some(Running { handler, token });
         Ok(())
     }
@@ -146,15 +172,21 @@ impl Drop for Bound {
         self.release();
         if let Some(running) = &self.running {
             running.handler.flight.close();
+            self.ingress.forget(running.token);
         }
     }
 }
 
 /// The one component that exports a handler.
-fn called(ingress: &Ingress, workload: &spec::Workload, components: &[ComponentFacts]) -> Result<Called, Fault> {
+fn called(
+    ingress: &Ingress,
+    workload: &spec::Workload,
+    components: &[ComponentFacts],
+) -> Result<Called, Fault> {
     let handlers = interface_ids(&[HANDLER_3, INCOMING_2]);
     let concurrent = interface_ids(&[HANDLER_3]);
-    let exports = |facts: &ComponentFacts, ids: &[InterfaceId]| ids.iter().any(|id| facts.exports(id));
+    let exports =
+        |facts: &ComponentFacts, ids: &[InterfaceId]| ids.iter().any(|id| facts.exports(id));
     let mut able = components.iter().filter(|facts| exports(facts, &handlers));
     let refuse = |message: String| Err(Fault::new(Stage::Link, Reason::BindFailed, message));
     let Some(facts) = able.next() else {
@@ -171,7 +203,11 @@ fn called(ingress: &Ingress, workload: &spec::Workload, components: &[ComponentF
             facts.name, second.name
         ));
     }
-    let timeout = workload.components.iter().find(|c| c.name == facts.name).and_then(|c| c.request_timeout);
+    let timeout = workload
+        .components
+        .iter()
+        .find(|c| c.name == facts.name)
+        .and_then(|c| c.request_timeout);
     Ok(Called {
         component: facts.name.clone(),
         // A component that exports both is called by the newer one.
@@ -183,14 +219,29 @@ fn called(ingress: &Ingress, workload: &spec::Workload, components: &[ComponentF
 /// What a component exports instead, as a clause.
 fn nearest_export(components: &[ComponentFacts], handlers: &[InterfaceId]) -> String {
     let nearest = components.iter().find_map(|facts| {
-        let export = handlers.iter().find_map(|wanted| wanted.nearest(&facts.world.exports))?;
-        Some(format!(" (the nearest is {export} of component \"{}\")", facts.name))
+        let export = handlers
+            .iter()
+            .find_map(|wanted| wanted.nearest(&facts.world.exports))?;
+        Some(format!(
+            " (the nearest is {export} of component \"{}\")",
+            facts.name
+        ))
     });
     nearest
         .or_else(|| {
             let facts = components.first()?;
-            let exports: Vec<String> = facts.world.exports.iter().take(4).map(ToString::to_string).collect();
-            let exports = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
+            let exports: Vec<String> = facts
+                .world
+                .exports
+                .iter()
+                .take(4)
+                .map(ToString::to_string)
+                .collect();
+            let exports = if exports.is_empty() {
+                "nothing".to_owned()
+            } else {
+                exports.join(", ")
+            };
             Some(format!(" (component \"{}\" exports {exports})", facts.name))
         })
         .unwrap_or_default()

@@ -59,10 +59,21 @@ impl Body {
         head: (StatusCode, &HeaderMap),
     ) -> Self {
         let (status, headers) = head;
-        let missing = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+        let missing = headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|v| v.to_str().ok())
+            .and_then(|v| v.parse().ok());
         // Responses that have no body whatever the guest writes; the server drops it unread.
-        let whole = method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        Self(Kind::Guest(GuestBody { inner, call, guest, missing, whole, failing: None }))
+        let whole = method == Method::HEAD
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        Self(Kind::Guest(GuestBody {
+            inner,
+            call,
+            guest,
+            missing,
+            whole,
+            failing: None,
+        }))
     }
 }
 
@@ -70,7 +81,10 @@ impl HttpBody for Body {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.get_mut().0 {
             Kind::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Kind::Guest(body) => body.poll_frame(cx),
@@ -86,14 +100,19 @@ impl HttpBody for Body {
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Kind::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Kind::Text(text) => {
+                SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
+            }
             Kind::Guest(body) => body.inner.size_hint(),
         }
     }
 }
 
 impl GuestBody {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(error) = self.failing.take() {
             return Poll::Ready(Some(Err(error)));
         }
@@ -121,7 +140,11 @@ impl GuestBody {
 
     /// Ends the body with an error, but at the next call: an error makes the server forget what it has not sent yet, and it
     /// sends when it is told to wait.
-    fn fail(&mut self, cx: &Context<'_>, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn fail(
+        &mut self,
+        cx: &Context<'_>,
+        error: BodyError,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.failing = Some(error);
         cx.waker().wake_by_ref();
         Poll::Pending

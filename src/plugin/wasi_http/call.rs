@@ -1,6 +1,7 @@
 //! One request: a fresh instance in a task of its own, and how it ended.
 
 use std::{
+    fmt,
     future::poll_fn,
     sync::{
         Arc,
@@ -13,11 +14,7 @@ use bytes::Bytes;
 use futures::task::AtomicWaker;
 use http::{Request, Response};
 use hyper::body::Body as HttpBody;
-use tokio::{
-    sync::oneshot,
-    task::AbortHandle,
-    time,
-};
+use tokio::{sync::oneshot, task::AbortHandle, time};
 use wasmtime::{AsContextMut as _, PoolConcurrencyLimitError, Store};
 use wasmtime_wasi_http::{
     WasiBody, WasiHttpView as _,
@@ -31,7 +28,7 @@ use super::{
     counters::count,
     handler::{Export, Handler},
 };
-use crate::plugin::StoreState;
+use crate::{engine::InstanceLimits, fault::Reason, plugin::StoreState};
 
 /// How a guest ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +52,13 @@ pub(super) enum Outcome {
 
 impl Outcome {
     const ALL: [Self; 7] = [
-        Self::Running, Self::Done, Self::Trapped, Self::OutOfMemory, Self::OutOfTime, Self::Full, Self::Stopped,
+        Self::Running,
+        Self::Done,
+        Self::Trapped,
+        Self::OutOfMemory,
+        Self::OutOfTime,
+        Self::Full,
+        Self::Stopped,
     ];
 }
 
@@ -92,11 +95,24 @@ impl Call {
     {
         let method = request.method().clone();
         let (sender, receiver) = oneshot::channel();
-        let guest = StopOnDrop(Some(tokio::spawn(self.clone().run(request, sender)).abort_handle()));
+        let guest = StopOnDrop(Some(
+            tokio::spawn(self.clone().run(request, sender)).abort_handle(),
+        ));
         match receiver.await {
             Ok(Ok(response)) => {
+                if let Export::P3(_) = self.handler.export {
+                    // The guest goes on to write its body; what it has written before the server first asks for it is
+                    // sent together with the head, and with the end if it is short.
+                    turn().await;
+                }
                 let (head, body) = response.into_parts();
-                let body = Body::of_guest(body, self, guest.keep(), &method, (head.status, &head.headers));
+                let body = Body::of_guest(
+                    body,
+                    self,
+                    guest.keep(),
+                    &method,
+                    (head.status, &head.headers),
+                );
                 Response::from_parts(head, body)
             }
             Ok(Err(code)) => {
@@ -113,7 +129,9 @@ impl Call {
         match self.outcome() {
             Outcome::Running | Outcome::Done => {
                 count(&self.handler.counters.unanswered);
-                self.handler.label.log_unanswered("it returned without a response");
+                self.handler
+                    .label
+                    .log_unanswered("it returned without a response");
                 Answer::Unanswered
             }
             Outcome::Trapped => Answer::Trapped,
@@ -147,30 +165,54 @@ impl Call {
             () = handler.flight.cut() => { end.set(Outcome::Stopped); return }
             () = time::sleep(handler.timeout) => None,
         };
-        end.set(match result {
+        end.set(self.judge(result, store.data().limits()));
+    }
+
+    /// Counts and logs how a guest ended; no result means that its time was over.
+    fn judge(&self, result: Option<wasmtime::Result<()>>, limits: &InstanceLimits) -> Outcome {
+        let Handler {
+            counters,
+            label,
+            timeout,
+            ..
+        } = &*self.handler;
+        let failed = |counter, reason: &str, detail: &dyn fmt::Display, outcome| {
+            label.log_failure(count(counter), reason, detail);
+            outcome
+        };
+        match result {
             Some(Ok(())) => Outcome::Done,
             None => {
-                let times = count(&handler.counters.out_of_time);
-                handler.label.log_failure(times, "it was stopped at its deadline", handler.timeout.as_secs());
-                Outcome::OutOfTime
+                let detail = format_args!("stopped after {} s", timeout.as_secs_f32());
+                failed(
+                    &counters.out_of_time,
+                    Reason::DeadlineExceeded.as_str(),
+                    &detail,
+                    Outcome::OutOfTime,
+                )
             }
             Some(Err(error)) if error.is::<PoolConcurrencyLimitError>() => {
-                let times = count(&handler.counters.rejected);
-                handler.label.log_failure(times, "there is no room for another instance", "");
-                Outcome::Full
+                failed(&counters.rejected, "NoFreeInstance", &error, Outcome::Full)
             }
-            Some(Err(error)) if store.data().limits().was_refused() => {
-                let times = count(&handler.counters.out_of_memory);
-                let limit = store.data().limits().max_memory();
-                handler.label.log_failure(times, "it failed after it was refused memory", format!("limit {limit}: {error:#}"));
-                Outcome::OutOfMemory
+            Some(Err(error)) if limits.was_refused() => {
+                let detail = format_args!("limit {} bytes: {error:#}", limits.max_memory());
+                failed(
+                    &counters.out_of_memory,
+                    Reason::MemoryLimit.as_str(),
+                    &detail,
+                    Outcome::OutOfMemory,
+                )
             }
             Some(Err(error)) => {
-                let times = count(&handler.counters.trapped);
-                handler.label.log_failure(times, "it trapped", format!("{error:#}"));
-                Outcome::Trapped
+                let detail = format_args!("{error:#}");
+                failed(
+                    &counters.trapped,
+                    Reason::Trapped.as_str(),
+                    &detail,
+                    Outcome::Trapped,
+                )
             }
-        });
+        }
     }
 
     async fn run_p3<B>(
@@ -189,9 +231,9 @@ impl Call {
         store
             .run_concurrent(async |accessor| -> wasmtime::Result<()> {
                 let head = match service.handle(accessor, request).await? {
-                    Ok(response) => {
-                        Ok(accessor.with(|mut store| response.into_http(store.as_context_mut(), transmitted))?)
-                    }
+                    Ok(response) => Ok(accessor.with(|mut store| {
+                        response.into_http(store.as_context_mut(), transmitted)
+                    })?),
                     Err(code) => Err(code.to_string()),
                 };
                 let _ = sender.send(head);
@@ -207,7 +249,10 @@ impl Call {
     /// How the guest ended, if it has.
     pub fn outcome(&self) -> Outcome {
         let outcome = usize::from(self.outcome.load(Ordering::Acquire));
-        Outcome::ALL.get(outcome).copied().unwrap_or(Outcome::Trapped)
+        Outcome::ALL
+            .get(outcome)
+            .copied()
+            .unwrap_or(Outcome::Trapped)
     }
 
     /// Whether the workload was stopped and everything that runs is to end.
@@ -223,8 +268,25 @@ impl Call {
 
     fn poll_ended(&self, cx: &std::task::Context<'_>) -> Poll<()> {
         self.waiting.register(cx.waker());
-        if self.ended.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+        if self.ended.load(Ordering::Acquire) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
+}
+
+/// Lets the tasks that are ready on this thread have their turn. Unlike Tokio's `yield_now` it does not look at sockets.
+async fn turn() {
+    let mut waited = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 async fn run_p2<B>(
@@ -243,7 +305,10 @@ where
         let _ = sender.send(head.map_err(|code| code.to_string()));
     })?;
     let proxy = pre.instantiate_async(&mut *store).await?;
-    proxy.wasi_http_incoming_handler().call_handle(store, request, out).await
+    proxy
+        .wasi_http_incoming_handler()
+        .call_handle(store, request, out)
+        .await
 }
 
 impl Drop for Call {

@@ -11,8 +11,9 @@ use http::{HeaderName, Request, Response, Uri, uri::Scheme};
 use http_body_util::BodyExt as _;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi_http::{
-    DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, Result, WasiBody, WasiHttpCtx, WasiHttpCtxView,
-    WasiHttpHooks, p2::bindings::http::types as p2, p3::bindings::http::types as p3,
+    DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, Result, WasiBody,
+    WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, p2::bindings::http::types as p2,
+    p3::bindings::http::types as p3,
 };
 
 use super::{
@@ -48,17 +49,29 @@ struct Hooks(Option<Arc<Egress>>);
 
 impl HttpState {
     pub fn new(slots: &Slots) -> Self {
-        Self { context: WasiHttpCtx::new(), hooks: Hooks(slots.get_shared()) }
+        Self {
+            context: WasiHttpCtx::new(),
+            hooks: Hooks(slots.get_shared()),
+        }
     }
 
     pub fn view<'a>(&'a mut self, table: &'a mut ResourceTable) -> WasiHttpCtxView<'a> {
-        WasiHttpCtxView { hooks: &mut self.hooks, table, ctx: &mut self.context }
+        WasiHttpCtxView {
+            hooks: &mut self.hooks,
+            table,
+            ctx: &mut self.context,
+        }
     }
 }
 
 impl Egress {
     pub fn new(allowed: Vec<AllowedHost>, counters: Arc<Counters>, label: Label) -> Self {
-        Self { allowed, counters, label, logged: Mutex::default() }
+        Self {
+            allowed,
+            counters,
+            label,
+            logged: Mutex::default(),
+        }
     }
 
     /// Whether these are the rules of this component.
@@ -70,15 +83,25 @@ impl Egress {
     fn allows(&self, uri: &Uri) -> bool {
         let scheme = uri.scheme_str().unwrap_or_default();
         let host = uri.host().unwrap_or_default();
-        let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
-        if self.allowed.iter().any(|entry| entry.allows(scheme, host, port)) {
+        let port = uri
+            .port_u16()
+            .unwrap_or(if scheme == "https" { 443 } else { 80 });
+        if self
+            .allowed
+            .iter()
+            .any(|entry| entry.allows(scheme, host, port))
+        {
             return true;
         }
         count(&self.counters.denied);
         let rule = format!("{scheme}://{host}:{port}");
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         if logged.len() < LOGGED && logged.insert(rule.clone()) {
-            let Label { namespace, workload, component } = &self.label;
+            let Label {
+                namespace,
+                workload,
+                component,
+            } = &self.label;
             tracing::warn!(
                 %namespace, %workload, %component, rule,
                 "outgoing request denied; if it is wanted, add the rule to the component's allowedHosts"
@@ -88,7 +111,10 @@ impl Egress {
     }
 }
 
-type SendResult = Result<(Response<WasiBody>, Box<dyn Future<Output = Result<()>> + Send>)>;
+type SendResult = Result<(
+    Response<WasiBody>,
+    Box<dyn Future<Output = Result<()>> + Send>,
+)>;
 
 impl WasiHttpHooks for Hooks {
     fn send_request(
@@ -97,14 +123,22 @@ impl WasiHttpHooks for Hooks {
         options: Option<RequestOptions>,
         _processed: Box<dyn Future<Output = Result<()>> + Send>,
     ) -> Box<dyn Future<Output = SendResult> + Send> {
-        if !self.0.as_ref().is_some_and(|egress| egress.allows(request.uri())) {
+        if !self
+            .0
+            .as_ref()
+            .is_some_and(|egress| egress.allows(request.uri()))
+        {
             return Box::new(async { Err(Error::HttpRequestDenied) });
         }
         let mut options = options.unwrap_or_default();
         options.connect_timeout.get_or_insert(CONNECT);
         Box::new(async move {
-            let (response, io) = wasmtime_wasi_http::default_send_request(request, Some(options)).await?;
-            Ok((response.map(|body| body.boxed_unsync()), Box::new(io) as Box<_>))
+            let (response, io) =
+                wasmtime_wasi_http::default_send_request(request, Some(options)).await?;
+            Ok((
+                response.map(|body| body.boxed_unsync()),
+                Box::new(io) as Box<_>,
+            ))
         })
     }
 
@@ -131,7 +165,9 @@ impl WasiHttpHooks for Hooks {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => p2::ErrorCode::ConnectionRefused,
             io::ErrorKind::TimedOut => p2::ErrorCode::ConnectionTimeout,
-            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => p2::ErrorCode::DestinationIpUnroutable,
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+                p2::ErrorCode::DestinationIpUnroutable
+            }
             _ => p2::ErrorCode::DestinationUnavailable,
         }
     }
@@ -148,7 +184,9 @@ impl WasiHttpHooks for Hooks {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => p3::ErrorCode::ConnectionRefused,
             io::ErrorKind::TimedOut => p3::ErrorCode::ConnectionTimeout,
-            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => p3::ErrorCode::DestinationIpUnroutable,
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+                p3::ErrorCode::DestinationIpUnroutable
+            }
             _ => p3::ErrorCode::DestinationUnavailable,
         }
     }

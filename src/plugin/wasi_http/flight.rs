@@ -52,8 +52,13 @@ impl Flight {
         loop {
             let mut idle = std::pin::pin!(self.idle.notified());
             idle.as_mut().enable();
-            let closed = self.state.compare_exchange(DRAINING, DRAINING | CLOSED, Ordering::AcqRel, Ordering::Acquire);
-            if closed.is_ok_and(|_| true) || self.is_closed() {
+            let closed = self.state.compare_exchange(
+                DRAINING,
+                DRAINING | CLOSED,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            );
+            if closed.is_ok() || self.is_closed() {
                 return;
             }
             idle.await;

@@ -48,26 +48,43 @@ impl Export {
             ProxyPre::new(linked.pre.clone()).map(Self::P2)
         };
         export.map_err(|error| {
-            let message = format!("component \"{}\" exports another wasi:http handler than its name says: {error:#}", linked.facts.name);
-            Fault::new(Stage::Start, Reason::BindFailed, message).of_component(linked.facts.name.clone())
+            let message = format!(
+                "component \"{}\" exports another wasi:http handler than its name says: {error:#}",
+                linked.facts.name
+            );
+            Fault::new(Stage::Start, Reason::BindFailed, message)
+                .of_component(linked.facts.name.clone())
         })
     }
 }
 
 impl Label {
+    /// Longest detail of a failure in a log, in bytes: a trap brings its backtrace.
+    const MAX_DETAIL: usize = 2 << 10;
+
     /// Logs a request that failed: the first time, and then ever more rarely, since a client decides how often it happens.
-    pub fn log_failure(&self, times: u64, what: &str, detail: impl fmt::Display) {
-        let Self { namespace, workload, component } = self;
+    pub fn log_failure(&self, times: u64, reason: &str, detail: &dyn fmt::Display) {
+        let Self {
+            namespace,
+            workload,
+            component,
+        } = self;
         if times.is_power_of_two() {
-            tracing::warn!(%namespace, %workload, %component, times, %detail, "request failed: {what}");
+            let mut detail = detail.to_string();
+            detail.truncate(detail.floor_char_boundary(Self::MAX_DETAIL));
+            tracing::warn!(%namespace, %workload, %component, reason, times, detail, "request failed");
         } else {
-            tracing::debug!(%namespace, %workload, %component, times, %detail, "request failed: {what}");
+            tracing::debug!(%namespace, %workload, %component, reason, times, "request failed");
         }
     }
 
     /// Logs a request that got no answer, at the component's own fault.
     pub fn log_unanswered(&self, why: &str) {
-        let Self { namespace, workload, component } = self;
-        tracing::debug!(%namespace, %workload, %component, "no answer: {why}");
+        let Self {
+            namespace,
+            workload,
+            component,
+        } = self;
+        tracing::debug!(%namespace, %workload, %component, why, "request without an answer");
     }
 }

@@ -62,7 +62,10 @@ impl Listening {
     pub fn open(options: &Options, ingress: &Arc<Ingress>) -> io::Result<Self> {
         let listener = bind(options.address)?;
         let address = listener.local_addr()?;
-        let count = options.workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+        let count = options
+            .workers
+            .or_else(|| thread::available_parallelism().ok())
+            .map_or(1, NonZeroUsize::get);
         let mut workers = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count + 1);
         for index in 0..count {
@@ -74,11 +77,16 @@ impl Listening {
                 // Not by dropping it, which would wait for a name that somebody looks up.
                 runtime.shutdown_background();
             })?);
-            workers.push(Worker { connections, load: Arc::default() });
+            workers.push(Worker {
+                connections,
+                load: Arc::default(),
+            });
         }
         let (stop, stopped) = oneshot::channel();
         let runtime = runtime()?;
-        let permits = Arc::new(Semaphore::new(options.max_connections.min(Semaphore::MAX_PERMITS)));
+        let permits = Arc::new(Semaphore::new(
+            options.max_connections.min(Semaphore::MAX_PERMITS),
+        ));
         // Last in the list and first to end: the workers end when it has dropped its ends of them.
         threads.push(spawn("washlet-accept".to_owned(), move || {
             runtime.block_on(async {
@@ -90,7 +98,11 @@ impl Listening {
                 }
             });
         })?);
-        Ok(Self { address, stop: Some(stop), threads })
+        Ok(Self {
+            address,
+            stop: Some(stop),
+            threads,
+        })
     }
 
     /// The address with the real port.
@@ -112,7 +124,11 @@ impl Drop for Listening {
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { tokio::net::TcpSocket::new_v4() } else { tokio::net::TcpSocket::new_v6() }?;
+    let socket = if address.is_ipv4() {
+        tokio::net::TcpSocket::new_v4()
+    } else {
+        tokio::net::TcpSocket::new_v6()
+    }?;
     // A restarted server need not wait until the system has forgotten the old one's connections.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -128,11 +144,17 @@ fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> io::Result<JoinH
 }
 
 /// Accepts connections for ever; an error of one of them, or a lack of resources, is not the end.
-async fn accept(listener: TcpListener, workers: &[Worker], permits: &Arc<Semaphore>) -> io::Result<()> {
+async fn accept(
+    listener: TcpListener,
+    workers: &[Worker],
+    permits: &Arc<Semaphore>,
+) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let mut failing = false;
     loop {
-        let Ok(permit) = permits.clone().acquire_owned().await else { return Ok(()) };
+        let Ok(permit) = permits.clone().acquire_owned().await else {
+            return Ok(());
+        };
         let accepted = async {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
@@ -141,11 +163,18 @@ async fn accept(listener: TcpListener, workers: &[Worker], permits: &Arc<Semapho
         match accepted.await {
             Ok(stream) => {
                 failing = false;
-                let Some(worker) = workers.iter().min_by_key(|worker| worker.load.load(Ordering::Relaxed)) else {
+                let Some(worker) = workers
+                    .iter()
+                    .min_by_key(|worker| worker.load.load(Ordering::Relaxed))
+                else {
                     return Ok(());
                 };
                 worker.load.fetch_add(1, Ordering::Relaxed);
-                let _ = worker.connections.send(Accepted { stream, _permit: permit, load: Load(worker.load.clone()) });
+                let _ = worker.connections.send(Accepted {
+                    stream,
+                    _permit: permit,
+                    load: Load(worker.load.clone()),
+                });
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -160,22 +189,43 @@ async fn accept(listener: TcpListener, workers: &[Worker], permits: &Arc<Semapho
 
 /// Whether an error says something about a connection that is gone already, and nothing about the next one.
 fn is_of_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted, InvalidInput, NotConnected};
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted, InvalidInput,
+        NotConnected,
+    };
     matches!(
         error.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted | InvalidInput | NotConnected
+        ConnectionAborted
+            | ConnectionRefused
+            | ConnectionReset
+            | Interrupted
+            | InvalidInput
+            | NotConnected
     )
 }
 
 /// Serves the connections of one worker until the acceptor is gone.
-async fn work(mut queue: mpsc::UnboundedReceiver<Accepted>, ingress: Arc<Ingress>, head_timeout: Duration) {
+async fn work(
+    mut queue: mpsc::UnboundedReceiver<Accepted>,
+    ingress: Arc<Ingress>,
+    head_timeout: Duration,
+) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(head_timeout).keep_alive(true).pipeline_flush(true);
+    http.timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .keep_alive(true)
+        .pipeline_flush(true);
     while let Some(accepted) = queue.recv().await {
         let (http, ingress) = (http.clone(), ingress.clone());
         tokio::spawn(async move {
-            let Accepted { stream, _permit, load: _load } = accepted;
-            let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return };
+            let Accepted {
+                stream,
+                _permit,
+                load: _load,
+            } = accepted;
+            let Ok(stream) = tokio::net::TcpStream::from_std(stream) else {
+                return;
+            };
             let service = service_fn(|request| ingress.serve(request));
             if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
                 tracing::debug!(%error, "HTTP connection ended");

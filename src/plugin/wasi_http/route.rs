@@ -38,10 +38,20 @@ impl Route {
     /// # Errors
     /// A fault that names the key: an unknown one, or a value that cannot be a host or a path.
     pub fn of_entry(entry: &spec::Interface) -> Result<Option<Self>, Fault> {
-        if let Some(key) = entry.config.keys().find(|key| !matches!(key.as_str(), "host" | "path")) {
-            return Err(invalid(format!("wasi:http has no option `{key}`; it has `host` and `path`")));
+        if let Some(key) = entry
+            .config
+            .keys()
+            .find(|key| !matches!(key.as_str(), "host" | "path"))
+        {
+            return Err(invalid(format!(
+                "wasi:http has no option `{key}`; it has `host` and `path`"
+            )));
         }
-        if !entry.interfaces.iter().any(|interface| HANDLERS.contains(&interface.as_str())) {
+        if !entry
+            .interfaces
+            .iter()
+            .any(|interface| HANDLERS.contains(&interface.as_str()))
+        {
             return match entry.config.keys().next() {
                 Some(key) => Err(invalid(format!(
                     "option `{key}` of wasi:http is about being called, but the entry lists neither \
@@ -50,24 +60,38 @@ impl Route {
                 None => Ok(None),
             };
         }
-        let host = entry.config.get("host").map_or(Ok(HostPattern::Any), |text| HostPattern::parse(text))?;
-        let path = entry.config.get("path").map_or(Ok(PathPrefix::root()), |text| PathPrefix::parse(text))?;
+        let host = entry
+            .config
+            .get("host")
+            .map_or(Ok(HostPattern::Any), |text| HostPattern::parse(text))?;
+        let path = entry
+            .config
+            .get("path")
+            .map_or(Ok(PathPrefix::root()), |text| PathPrefix::parse(text))?;
         Ok(Some(Self { host, path }))
     }
 }
 
 impl HostPattern {
     fn parse(text: &str) -> Result<Self, Fault> {
-        let refuse = |why: &str| Err(invalid(format!("option `host` of wasi:http: `{text}` {why}")));
+        let refuse = |why: &str| {
+            Err(invalid(format!(
+                "option `host` of wasi:http: `{text}` {why}"
+            )))
+        };
         let (name, below) = match text.strip_prefix('*') {
             Some(suffix) => (suffix.strip_prefix('.').unwrap_or_default(), true),
             None => (text, false),
         };
         if text.is_empty() {
-            return refuse("is empty; leave the option out to answer every host that no other route claims");
+            return refuse(
+                "is empty; leave the option out to answer every host that no other route claims",
+            );
         }
         if text == "*" {
-            return refuse("is every host; leave the option out to answer every host that no other route claims");
+            return refuse(
+                "is every host; leave the option out to answer every host that no other route claims",
+            );
         }
         if text.contains(':') {
             return refuse("has a port; routes are by name only, leave the port out");
@@ -77,12 +101,20 @@ impl HostPattern {
         }
         let label = |label: &str| {
             (1..=63).contains(&label.len())
-                && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
         };
         if name.len() > 253 || !name.split('.').all(label) {
-            return refuse("is not a host name; write for example `app.example.com` or `*.example.com`");
+            return refuse(
+                "is not a host name; write for example `app.example.com` or `*.example.com`",
+            );
         }
-        Ok(if below { Self::Below(format!(".{name}").into()) } else { Self::Exact(name.into()) })
+        Ok(if below {
+            Self::Below(format!(".{name}").into())
+        } else {
+            Self::Exact(name.into())
+        })
     }
 }
 
@@ -93,19 +125,26 @@ impl PathPrefix {
     }
 
     fn parse(text: &str) -> Result<Self, Fault> {
-        let refuse = |why: &str| Err(invalid(format!("option `path` of wasi:http: `{text}` {why}")));
+        let refuse = |why: &str| {
+            Err(invalid(format!(
+                "option `path` of wasi:http: `{text}` {why}"
+            )))
+        };
         if !text.starts_with('/') {
             return refuse("does not begin with `/`");
         }
         if text.contains(|c: char| !c.is_ascii_graphic() || "?#*".contains(c)) {
-            return refuse("is not a path prefix; write for example `/api`, without query, fragment or wildcard");
+            return refuse(
+                "is not a path prefix; write for example `/api`, without query, fragment or wildcard",
+            );
         }
         Ok(Self(text.trim_end_matches('/').into()))
     }
 
     /// Whether `path` begins with this.
     pub fn includes(&self, path: &str) -> bool {
-        path.strip_prefix(&*self.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        path.strip_prefix(&*self.0)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
     /// Its length, by which the more specific of two prefixes is found.
@@ -125,7 +164,15 @@ impl fmt::Display for Route {
             HostPattern::Below(suffix) => write!(f, "host *{suffix}")?,
             HostPattern::Any => f.write_str("any host")?,
         }
-        write!(f, ", path {}", if self.path.0.is_empty() { "/" } else { &self.path.0 })
+        write!(
+            f,
+            ", path {}",
+            if self.path.0.is_empty() {
+                "/"
+            } else {
+                &self.path.0
+            }
+        )
     }
 }
 
@@ -144,15 +191,25 @@ mod tests {
             (&[], "any host, path /"),
             (&[("host", "a.example.com")], "host a.example.com, path /"),
             (&[("host", "*.example.com")], "host *.example.com, path /"),
-            (&[("host", "localhost"), ("path", "/api")], "host localhost, path /api"),
+            (
+                &[("host", "localhost"), ("path", "/api")],
+                "host localhost, path /api",
+            ),
             (&[("path", "/api/")], "any host, path /api"),
             (&[("path", "/")], "any host, path /"),
         ];
         for (config, wanted) in cases {
             assert_eq!(route(config).unwrap().unwrap().to_string(), wanted);
         }
-        assert_eq!(Route::of_entry(&config_entry("wasi:http", &["outgoing-handler"], &[])), Ok(None));
-        assert!(Route::of_entry(&config_entry("wasi:http", &["handler"], &[])).unwrap().is_some());
+        assert_eq!(
+            Route::of_entry(&config_entry("wasi:http", &["outgoing-handler"], &[])),
+            Ok(None)
+        );
+        assert!(
+            Route::of_entry(&config_entry("wasi:http", &["handler"], &[]))
+                .unwrap()
+                .is_some()
+        );
     }
 
     #[test]
@@ -173,16 +230,27 @@ mod tests {
         ];
         for (key, value, wanted) in cases {
             let fault = route(&[(key, value)]).unwrap_err();
-            assert!(fault.message.contains(wanted) && fault.message.contains(key), "{key}={value}: {fault}");
+            assert!(
+                fault.message.contains(wanted) && fault.message.contains(key),
+                "{key}={value}: {fault}"
+            );
         }
-        let fault = Route::of_entry(&config_entry("wasi:http", &["types"], &[("host", "a")])).unwrap_err();
+        let fault =
+            Route::of_entry(&config_entry("wasi:http", &["types"], &[("host", "a")])).unwrap_err();
         assert!(fault.message.contains("interfaces"), "{fault}");
     }
 
     #[test]
     fn prefixes_end_with_segments() {
         let api = PathPrefix::parse("/api").unwrap();
-        for (path, wanted) in [("/api", true), ("/api/", true), ("/api/x", true), ("/apis", false), ("/", false), ("*", false)] {
+        for (path, wanted) in [
+            ("/api", true),
+            ("/api/", true),
+            ("/api/x", true),
+            ("/apis", false),
+            ("/", false),
+            ("*", false),
+        ] {
             assert_eq!(api.includes(path), wanted, "{path}");
         }
         assert!(PathPrefix::root().includes("/anything"));

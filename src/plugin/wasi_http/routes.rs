@@ -77,9 +77,15 @@ impl Claims {
         self.last += 1;
         let token = Token(self.last);
         for route in &claim.routes {
-            self.by_route.entry(route.clone()).or_default().insert(token);
+            self.by_route
+                .entry(route.clone())
+                .or_default()
+                .insert(token);
         }
-        self.by_workload.entry(claim.workload.clone()).or_default().insert(token);
+        self.by_workload
+            .entry(claim.workload.clone())
+            .or_default()
+            .insert(token);
         let routes = claim.routes.clone();
         self.claims.insert(token, (claim, Standing::Superseded));
         let mut change = self.settle([token].into(), routes);
@@ -91,7 +97,9 @@ impl Claims {
 
     /// Ends a claim; nothing happens if it has ended.
     pub fn remove(&mut self, token: Token) -> Change {
-        let Some((claim, _)) = self.claims.remove(&token) else { return Change::default() };
+        let Some((claim, _)) = self.claims.remove(&token) else {
+            return Change::default();
+        };
         let mut seeds = BTreeSet::new();
         for route in &claim.routes {
             seeds.extend(take(&mut self.by_route, route, token));
@@ -110,7 +118,9 @@ impl Claims {
         let affected = self.related(seeds);
         let mut change = Change::default();
         for (token, standing) in self.decide(&affected) {
-            let Some((claim, old)) = self.claims.get_mut(&token) else { continue };
+            let Some((claim, old)) = self.claims.get_mut(&token) else {
+                continue;
+            };
             touched.extend(claim.routes.iter().cloned());
             if *old != standing {
                 *old = standing;
@@ -146,7 +156,11 @@ impl Claims {
         let mut found = seeds.clone();
         let mut next: Vec<Token> = seeds.into_iter().collect();
         while let Some((claim, _)) = next.pop().and_then(|token| self.claims.get(&token)) {
-            let by_route = claim.routes.iter().filter_map(|route| self.by_route.get(route)).flatten();
+            let by_route = claim
+                .routes
+                .iter()
+                .filter_map(|route| self.by_route.get(route))
+                .flatten();
             let by_workload = self.by_workload.get(&claim.workload).into_iter().flatten();
             for token in by_route.chain(by_workload) {
                 if found.insert(*token) {
@@ -162,7 +176,10 @@ impl Claims {
         let mut workloads: BTreeMap<(i64, &WorkloadId), Vec<(Token, &Claim)>> = BTreeMap::new();
         for token in affected {
             if let Some((claim, _)) = self.claims.get(token) {
-                workloads.entry((claim.created, &claim.workload)).or_default().push((*token, claim));
+                workloads
+                    .entry((claim.created, &claim.workload))
+                    .or_default()
+                    .push((*token, claim));
             }
         }
         let mut taken: HashMap<&Route, &Claim> = HashMap::new();
@@ -172,11 +189,17 @@ impl Claims {
             let mut newer_holds = false;
             for (token, claim) in generations {
                 let conflict = claim.routes.iter().find_map(|route| {
-                    taken.get(route).filter(|holder| holder.owner != claim.owner).map(|holder| (route, holder))
+                    taken
+                        .get(route)
+                        .filter(|holder| holder.owner != claim.owner)
+                        .map(|holder| (route, holder))
                 });
                 let standing = match conflict {
                     _ if newer_holds => Standing::Superseded,
-                    Some((route, holder)) => Standing::Waits { route: route.clone(), holder: holder.name.clone() },
+                    Some((route, holder)) => Standing::Waits {
+                        route: route.clone(),
+                        holder: holder.name.clone(),
+                    },
                     None => {
                         newer_holds = true;
                         for route in &claim.routes {
@@ -193,8 +216,14 @@ impl Claims {
 }
 
 /// Removes a token from an index; what is left there.
-fn take<K: Eq + std::hash::Hash>(index: &mut HashMap<K, BTreeSet<Token>>, key: &K, token: Token) -> BTreeSet<Token> {
-    let Some(tokens) = index.get_mut(key) else { return BTreeSet::new() };
+fn take<K: Eq + std::hash::Hash>(
+    index: &mut HashMap<K, BTreeSet<Token>>,
+    key: &K,
+    token: Token,
+) -> BTreeSet<Token> {
+    let Some(tokens) = index.get_mut(key) else {
+        return BTreeSet::new();
+    };
     tokens.remove(&token);
     if tokens.is_empty() {
         index.remove(key);

@@ -47,7 +47,11 @@ struct Claimant {
 
 impl Ingress {
     pub fn new(request_timeout: Duration) -> Self {
-        Self { request_timeout, table: Table::new(), registry: Mutex::default() }
+        Self {
+            request_timeout,
+            table: Table::new(),
+            registry: Mutex::default(),
+        }
     }
 
     /// Claims routes for a handler. It answers them at once if it can have all of them, in place of an older generation of its
@@ -56,17 +60,28 @@ impl Ingress {
         let mut registry = lock(&self.registry);
         let workload = claim.workload.clone();
         let (token, change) = registry.claims.insert(claim);
-        registry.claimants.insert(token, Claimant { handler, workload, signal });
+        registry.claimants.insert(
+            token,
+            Claimant {
+                handler,
+                workload,
+                signal,
+            },
+        );
         self.apply(&registry, change);
         token
     }
 
-    /// Gives up the routes of a claim, which others may be waiting for.
+    /// Gives up the routes of a claim, which others may be waiting for; once is enough.
     pub fn release(&self, token: Token) {
         let mut registry = lock(&self.registry);
         let change = registry.claims.remove(token);
-        registry.claimants.remove(&token);
         self.apply(&registry, change);
+    }
+
+    /// Forgets a claim that was released; until then its requests are counted.
+    pub fn forget(&self, token: Token) {
+        lock(&self.registry).claimants.remove(&token);
     }
 
     /// How a claim stands; none if it was released.
@@ -80,23 +95,40 @@ impl Ingress {
         if let Some(counters) = registry.counters.get(workload).and_then(Weak::upgrade) {
             return counters;
         }
-        registry.counters.retain(|_, counters| counters.strong_count() > 0);
+        registry
+            .counters
+            .retain(|_, counters| counters.strong_count() > 0);
         let counters = Arc::<Counters>::default();
-        registry.counters.insert(workload.clone(), Arc::downgrade(&counters));
+        registry
+            .counters
+            .insert(workload.clone(), Arc::downgrade(&counters));
         counters
     }
 
     pub fn snapshot(&self, workload: &str) -> Option<HttpSnapshot> {
         let registry = lock(&self.registry);
         let counters = registry.counters.get(workload).and_then(Weak::upgrade)?;
-        let of_workload = registry.claimants.values().filter(|claimant| *claimant.workload == *workload);
-        Some(counters.snapshot(of_workload.map(|claimant| u64::from(claimant.handler.flight.count())).sum()))
+        let of_workload = registry
+            .claimants
+            .values()
+            .filter(|claimant| *claimant.workload == *workload);
+        Some(
+            counters.snapshot(
+                of_workload
+                    .map(|claimant| u64::from(claimant.handler.flight.count()))
+                    .sum(),
+            ),
+        )
     }
 
     fn apply(&self, registry: &Registry, change: Change) {
         let claimant = |token: &Token| registry.claimants.get(token);
         for (route, holders) in change.routes {
-            let handlers = holders.iter().filter_map(claimant).map(|claimant| claimant.handler.clone()).collect();
+            let handlers = holders
+                .iter()
+                .filter_map(claimant)
+                .map(|claimant| claimant.handler.clone())
+                .collect();
             self.table.set(&route, handlers);
         }
         for claimant in change.standings.iter().filter_map(claimant) {
@@ -110,12 +142,16 @@ impl Ingress {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<wasmtime_wasi_http::Error>,
     {
-        let Some(host) = host(&request) else { return Ok(Answer::NoHost.response()) };
+        let Some(host) = host(&request) else {
+            return Ok(Answer::NoHost.response());
+        };
         let path = request.uri().path();
         // A generation can end between being found and being called; then another one has the route, or nobody.
         let mut answer = Answer::NoRoute;
         for _ in 0..4 {
-            let Some(handler) = self.table.find(&host, path) else { break };
+            let Some(handler) = self.table.find(&host, path) else {
+                break;
+            };
             if let Some(call) = Call::begin(handler) {
                 drop(host);
                 return Ok(call.answer(request).await);
@@ -142,14 +178,23 @@ fn host<B>(request: &Request<B>) -> Option<Cow<'_, str>> {
     };
     let host = match authority.strip_prefix('[') {
         Some(address) => address.split_once(']')?.0,
-        None => authority.split_once(':').map_or(authority, |(host, _port)| host),
+        None => authority
+            .split_once(':')
+            .map_or(authority, |(host, _port)| host),
     };
     // Guests get the whole text as their authority, so it must be one: a name or an address, and a port.
-    if !authority.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~:[]%".contains(&b)) {
+    if !authority
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"-._~:[]%".contains(&b))
+    {
         return None;
     }
     let host = host.strip_suffix('.').unwrap_or(host);
-    Some(if host.bytes().any(|b| b.is_ascii_uppercase()) { host.to_ascii_lowercase().into() } else { host.into() })
+    Some(if host.bytes().any(|b| b.is_ascii_uppercase()) {
+        host.to_ascii_lowercase().into()
+    } else {
+        host.into()
+    })
 }
 
 /// Locks; nothing panics while a lock is held here, so what it protects is whole even then.

@@ -61,7 +61,9 @@ impl<T> Table<T> {
         }
         if self.suffixes.load(Ordering::Relaxed) > 0 {
             for (dot, _) in host.match_indices('.') {
-                let Some(suffix) = host.get(dot..).filter(|_| dot > 0) else { continue };
+                let Some(suffix) = host.get(dot..).filter(|_| dot > 0) else {
+                    continue;
+                };
                 if let Some(paths) = self.shard(suffix).load().below.get(suffix)
                     && let Some(target) = paths.find(path)
                 {
@@ -75,7 +77,9 @@ impl<T> Table<T> {
     /// Lets `targets` answer a route from now on; nobody, if there are none. Only one thread may do this at a time.
     pub fn set(&self, route: &Route, targets: Vec<Arc<T>>) {
         match &route.host {
-            HostPattern::Any => self.any.store(Arc::new(self.any.load().with(&route.path, targets))),
+            HostPattern::Any => self
+                .any
+                .store(Arc::new(self.any.load().with(&route.path, targets))),
             HostPattern::Exact(host) => {
                 let slot = self.shard(host);
                 let mut shard = Shard::clone(&slot.load());
@@ -98,16 +102,29 @@ impl<T> Table<T> {
         }
     }
 
-    #[expect(clippy::indexing_slicing, reason = "the index is taken modulo the length, which is not zero")]
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the index is taken modulo the length, which is not zero"
+    )]
     fn shard(&self, host: &str) -> &ArcSwap<Shard<T>> {
         // FNV-1a: spreads names well enough, and whoever chooses names can only make his own changes slower.
-        let hash = host.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+        let hash = host.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
+            (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+        });
         &self.shards[(hash >> 32) as usize % self.shards.len()]
     }
 }
 
-fn change<T>(hosts: &mut HashMap<Arc<str>, Arc<Paths<T>>>, host: &Arc<str>, path: &PathPrefix, targets: Vec<Arc<T>>) {
-    let paths = hosts.get(host).map_or_else(Paths::default, |paths| Paths(paths.0.clone())).with(path, targets);
+fn change<T>(
+    hosts: &mut HashMap<Arc<str>, Arc<Paths<T>>>,
+    host: &Arc<str>,
+    path: &PathPrefix,
+    targets: Vec<Arc<T>>,
+) {
+    let paths = hosts
+        .get(host)
+        .map_or_else(Paths::default, |paths| Paths(paths.0.clone()))
+        .with(path, targets);
     if paths.0.is_empty() {
         hosts.remove(host);
     } else {
@@ -117,14 +134,31 @@ fn change<T>(hosts: &mut HashMap<Arc<str>, Arc<Paths<T>>>, host: &Arc<str>, path
 
 impl<T> Paths<T> {
     fn find(&self, path: &str) -> Option<Arc<T>> {
-        self.0.iter().find(|(prefix, _)| prefix.includes(path)).and_then(|(_, targets)| targets.next())
+        self.0
+            .iter()
+            .find(|(prefix, _)| prefix.includes(path))
+            .and_then(|(_, targets)| targets.next())
     }
 
     fn with(&self, path: &PathPrefix, targets: Vec<Arc<T>>) -> Self {
-        let mut paths: Vec<_> = self.0.iter().filter(|(prefix, _)| prefix != path).cloned().collect();
+        let mut paths: Vec<_> = self
+            .0
+            .iter()
+            .filter(|(prefix, _)| prefix != path)
+            .cloned()
+            .collect();
         if !targets.is_empty() {
             let at = paths.partition_point(|(prefix, _)| prefix.len() > path.len());
-            paths.insert(at, (path.clone(), Arc::new(Targets { all: targets, turn: AtomicUsize::new(0) })));
+            paths.insert(
+                at,
+                (
+                    path.clone(),
+                    Arc::new(Targets {
+                        all: targets,
+                        turn: AtomicUsize::new(0),
+                    }),
+                ),
+            );
         }
         Self(paths)
     }
@@ -135,7 +169,13 @@ impl<T> Targets<T> {
         match self.all.as_slice() {
             // The usual case touches nothing that other threads write.
             [one] => Some(one.clone()),
-            all => all.get(self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(all.len())?).cloned(),
+            all => all
+                .get(
+                    self.turn
+                        .fetch_add(1, Ordering::Relaxed)
+                        .checked_rem(all.len())?,
+                )
+                .cloned(),
         }
     }
 }
@@ -148,12 +188,18 @@ impl<T> Default for Paths<T> {
 
 impl<T> Default for Shard<T> {
     fn default() -> Self {
-        Self { exact: HashMap::new(), below: HashMap::new() }
+        Self {
+            exact: HashMap::new(),
+            below: HashMap::new(),
+        }
     }
 }
 
 impl<T> Clone for Shard<T> {
     fn clone(&self) -> Self {
-        Self { exact: self.exact.clone(), below: self.below.clone() }
+        Self {
+            exact: self.exact.clone(),
+            below: self.below.clone(),
+        }
     }
 }

@@ -36,7 +36,10 @@ impl World {
         let server = server.workers(NonZeroUsize::new(2).unwrap());
         server.start().await.unwrap();
         let engine = Engine::builder().max_instances(64).build().unwrap();
-        Self { server: Arc::new(server), engine }
+        Self {
+            server: Arc::new(server),
+            engine,
+        }
     }
 
     fn kit(&self, name: &str, config: &[(&str, &str)]) -> Kit {
@@ -49,23 +52,34 @@ impl World {
     async fn serve(&self, mut kit: Kit, bytes: &[u8]) -> Served {
         let mut bound = kit.link(&self.engine, bytes).await.unwrap();
         bound.binding.start(&bound.linked).unwrap();
-        Served { binding: bound.binding, signal: bound.signal }
+        Served {
+            binding: bound.binding,
+            signal: bound.signal,
+        }
     }
 
     async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.server.addr().unwrap()).await.unwrap()
+        TcpStream::connect(self.server.addr().unwrap())
+            .await
+            .unwrap()
     }
 
     /// The whole response to a request, headers included.
     async fn get(&self, host: &str, target: &str) -> String {
-        self.send(&format!("GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")).await
+        self.send(&format!(
+            "GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"
+        ))
+        .await
     }
 
     async fn send(&self, request: &str) -> String {
         let mut stream = self.connect().await;
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut response = Vec::new();
-        timeout(Duration::from_secs(30), stream.read_to_end(&mut response)).await.unwrap().unwrap();
+        timeout(Duration::from_secs(30), stream.read_to_end(&mut response))
+            .await
+            .unwrap()
+            .unwrap();
         String::from_utf8(response).unwrap()
     }
 
@@ -98,7 +112,11 @@ async fn both_generations_of_wasi_are_served() {
     let world = World::new().await;
     let mut served = Vec::new();
     for name in ["hello-p3", "hello-0-2-0", "v1"] {
-        served.push(world.serve(world.kit(name, &[("host", name)]), &guest(name)).await);
+        served.push(
+            world
+                .serve(world.kit(name, &[("host", name)]), &guest(name))
+                .await,
+        );
         let response = world.get(name, "/").await;
         assert_eq!(status(&response), "200", "{name}: {response}");
         assert!(is_whole(&response), "{name}: {response}");
@@ -106,16 +124,97 @@ async fn both_generations_of_wasi_are_served() {
     }
 }
 
+#[cfg(feature = "wasi-config")]
+#[tokio::test]
+async fn configuration_is_there_in_both_versions() {
+    let world = World::new().await;
+    for name in ["config", "config-runtime"] {
+        let mut kit = world.kit(name, &[("host", name)]);
+        kit.others = vec![Arc::new(crate::plugin::wasi_config::WasiConfig::default())];
+        kit.workload.interfaces.push(config_entry(
+            "wasi:config",
+            &["store"],
+            &[("a", "1"), ("b", "1")],
+        ));
+        kit.workload.components[0].config = [("b".to_owned(), "2".to_owned())].into();
+        let _served = world.serve(kit, &guest(name)).await;
+        let response = world.get(name, "/").await;
+        assert!(response.contains("a=1\nb=2\n"), "{name}: {response}");
+        assert_eq!(status(&world.get(name, "/missing").await), "404");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_ambient() {
+    let world = World::new().await;
+    let mut kit = world.kit("ambient", &[]);
+    kit.workload.components[0].environment = [("GREETING".to_owned(), "hi".to_owned())].into();
+    let _served = world.serve(kit, &guest("ambient")).await;
+    let port = world.server.addr().unwrap().port();
+    let report = world
+        .get("a", &format!("/?tcp=127.0.0.1:{port}&dns=localhost"))
+        .await;
+    let line = |name: &str| {
+        report
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap_or("missing")
+            .trim()
+    };
+    assert_eq!(line("env"), r#"[("GREETING", "hi")]"#, "{report}");
+    assert_eq!(line("args"), "[]", "{report}");
+    assert_eq!(line("cwd"), "None", "{report}");
+    assert_eq!(line("preopens"), "[]", "{report}");
+    for refused in ["dns ", "connect ", "listen "] {
+        assert!(line(refused).starts_with("Err"), "{report}");
+    }
+}
+
+#[tokio::test]
+async fn responses_without_a_body_end() {
+    let world = World::new().await;
+    for name in ["hello-p3", "v1"] {
+        let _served = world
+            .serve(world.kit(name, &[("host", name)]), &guest(name))
+            .await;
+        let response = world
+            .send(&format!(
+                "HEAD / HTTP/1.1\r\nhost: {name}\r\nconnection: close\r\n\r\n"
+            ))
+            .await;
+        assert!(
+            status(&response) == "200" && response.ends_with("\r\n\r\n"),
+            "{name}: {response}"
+        );
+        until(|| world.counts(name).in_flight == 0).await;
+        assert_eq!(world.counts(name).trapped, 0);
+    }
+}
+
 #[tokio::test]
 async fn bodies_stream_through() {
     let world = World::new().await;
     for name in ["echo", "echo-p3"] {
-        let _served = world.serve(world.kit(name, &[("host", name)]), &guest(name)).await;
+        let _served = world
+            .serve(world.kit(name, &[("host", name)]), &guest(name))
+            .await;
         let body = "x".repeat(300_000);
-        let head = format!("POST /p?q HTTP/1.1\r\nhost: {name}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+        let head = format!(
+            "POST /p?q HTTP/1.1\r\nhost: {name}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
         let response = world.send(&(head + &body)).await;
         assert_eq!(status(&response), "200", "{name}");
-        assert_eq!(response.matches('x').count() - response[..400].split("\r\n\r\n").next().unwrap().matches('x').count(), 300_000);
+        assert_eq!(
+            response.matches('x').count()
+                - response[..400]
+                    .split("\r\n\r\n")
+                    .next()
+                    .unwrap()
+                    .matches('x')
+                    .count(),
+            300_000
+        );
         assert!(is_whole(&response), "{name}");
         until(|| world.counts(name).in_flight == 0).await;
     }
@@ -124,14 +223,22 @@ async fn bodies_stream_through() {
 #[tokio::test]
 async fn a_connection_serves_several_requests() {
     let world = World::new().await;
-    let _served = world.serve(world.kit("hello", &[]), &guest("hello-0-2-0")).await;
+    let _served = world
+        .serve(world.kit("hello", &[]), &guest("hello-0-2-0"))
+        .await;
     let mut stream = world.connect().await;
     let mut text = String::new();
     for _ in 0..3 {
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            .await
+            .unwrap();
         while !is_whole(&text) {
             let mut part = vec![0; 1024];
-            let read = timeout(Duration::from_secs(10), stream.read(&mut part)).await.unwrap().unwrap();
+            let read = timeout(Duration::from_secs(10), stream.read(&mut part))
+                .await
+                .unwrap()
+                .unwrap();
             assert!(read > 0, "{text}");
             text.push_str(std::str::from_utf8(&part[..read]).unwrap());
         }
@@ -145,11 +252,23 @@ async fn who_has_no_route_gets_404() {
     let world = World::new().await;
     let response = world.get("nobody", "/").await;
     assert_eq!(status(&response), "404");
-    let served = world.serve(world.kit("a", &[("host", "a.com"), ("path", "/api")]), &guest("v1")).await;
+    let served = world
+        .serve(
+            world.kit("a", &[("host", "a.com"), ("path", "/api")]),
+            &guest("v1"),
+        )
+        .await;
     assert_eq!(status(&world.get("A.com:80", "/api/x").await), "200");
     assert_eq!(status(&world.get("a.com", "/apis").await), "404");
     assert_eq!(status(&world.get("b.com", "/api").await), "404");
-    assert_eq!(status(&world.send("GET / HTTP/1.1\r\nconnection: close\r\n\r\n").await), "400");
+    assert_eq!(
+        status(
+            &world
+                .send("GET / HTTP/1.1\r\nconnection: close\r\n\r\n")
+                .await
+        ),
+        "400"
+    );
     drop(served);
     assert_eq!(status(&world.get("a.com", "/api").await), "404");
 }
@@ -161,17 +280,38 @@ async fn faults_of_a_guest_are_its_own() {
     kit.workload.components[0].request_timeout = Some(Duration::from_millis(300));
     kit.workload.components[0].memory_limit = Some(16 << 20);
     let _served = world.serve(kit, &guest("faults")).await;
-    for (path, wanted) in [("/panic", "500"), ("/stack", "500"), ("/no-response", "500"), ("/spin", "504"), ("/ok", "200")] {
+    for (path, wanted) in [
+        ("/panic", "500"),
+        ("/stack", "500"),
+        ("/no-response", "500"),
+        ("/spin", "504"),
+        ("/ok", "200"),
+    ] {
         let response = world.get("a", path).await;
         assert_eq!(status(&response), wanted, "{path}: {response}");
     }
     let response = world.get("a", "/alloc").await;
-    assert!(response.contains("refused at 16 MiB") || response.contains("refused at 15 MiB"), "{response}");
+    assert!(
+        response.contains("refused at 16 MiB") || response.contains("refused at 15 MiB"),
+        "{response}"
+    );
     let cut = world.get("a", "/drop-body").await;
-    assert!(status(&cut) == "200" && cut.contains("the first half") && !is_whole(&cut), "{cut}");
+    assert!(
+        status(&cut) == "200" && cut.contains("the first half") && !is_whole(&cut),
+        "{cut}"
+    );
     until(|| world.counts("faults").in_flight == 0).await;
     let counts = world.counts("faults");
-    assert_eq!((counts.requests, counts.trapped, counts.out_of_time, counts.unanswered), (7, 3, 1, 1), "{counts:?}");
+    assert_eq!(
+        (
+            counts.requests,
+            counts.trapped,
+            counts.out_of_time,
+            counts.unanswered
+        ),
+        (7, 3, 1, 1),
+        "{counts:?}"
+    );
 }
 
 #[tokio::test]
@@ -181,22 +321,42 @@ async fn a_guest_that_needs_more_memory_than_it_may_have_is_told_apart() {
     kit.workload.components[0].memory_limit = Some(64 << 10);
     let _served = world.serve(kit, &guest("v1")).await;
     let response = world.get("a", "/").await;
-    assert!(status(&response) == "500" && response.contains("ran out of memory"), "{response}");
+    assert!(
+        status(&response) == "500" && response.contains("ran out of memory"),
+        "{response}"
+    );
     assert_eq!(world.counts("small").out_of_memory, 1);
 }
 
 #[tokio::test]
 async fn a_guest_that_spins_does_not_stop_its_neighbours() {
     let server = HttpServer::new("127.0.0.1:0".parse().unwrap());
-    let world = World { server: Arc::new(server.workers(NonZeroUsize::MIN)), engine: Engine::builder().max_instances(8).build().unwrap() };
+    let world = World {
+        server: Arc::new(server.workers(NonZeroUsize::MIN)),
+        engine: Engine::builder().max_instances(8).build().unwrap(),
+    };
     world.server.start().await.unwrap();
-    let _spins = world.serve(world.kit("spins", &[("host", "spins")]), &guest("faults")).await;
-    let _good = world.serve(world.kit("good", &[("host", "good")]), &guest("v1")).await;
+    let _spins = world
+        .serve(world.kit("spins", &[("host", "spins")]), &guest("faults"))
+        .await;
+    let _good = world
+        .serve(world.kit("good", &[("host", "good")]), &guest("v1"))
+        .await;
     let mut spinning = world.connect().await;
-    spinning.write_all(b"GET /spin HTTP/1.1\r\nhost: spins\r\n\r\n").await.unwrap();
+    spinning
+        .write_all(b"GET /spin HTTP/1.1\r\nhost: spins\r\n\r\n")
+        .await
+        .unwrap();
     until(|| world.counts("spins").in_flight == 1).await;
     for _ in 0..5 {
-        assert_eq!(status(&timeout(Duration::from_secs(1), world.get("good", "/")).await.unwrap()), "200");
+        assert_eq!(
+            status(
+                &timeout(Duration::from_secs(1), world.get("good", "/"))
+                    .await
+                    .unwrap()
+            ),
+            "200"
+        );
     }
     // The client goes, and with it the guest.
     drop(spinning);
@@ -207,10 +367,15 @@ async fn a_guest_that_spins_does_not_stop_its_neighbours() {
 async fn a_client_that_leaves_ends_the_request() {
     let world = World::new().await;
     for name in ["slow", "slow-p3"] {
-        let _served = world.serve(world.kit(name, &[("host", name)]), &guest(name)).await;
+        let _served = world
+            .serve(world.kit(name, &[("host", name)]), &guest(name))
+            .await;
         for target in ["/?ms=10000", "/?ms=100&chunks=1000"] {
             let mut stream = world.connect().await;
-            stream.write_all(format!("GET {target} HTTP/1.1\r\nhost: {name}\r\n\r\n").as_bytes()).await.unwrap();
+            stream
+                .write_all(format!("GET {target} HTTP/1.1\r\nhost: {name}\r\n\r\n").as_bytes())
+                .await
+                .unwrap();
             until(|| world.counts(name).in_flight == 1).await;
             sleep(Duration::from_millis(250)).await;
             assert_eq!(world.counts(name).in_flight, 1);
@@ -226,9 +391,14 @@ async fn draining_lets_requests_end_and_takes_no_new_ones() {
     let served = world.serve(world.kit("slow", &[]), &guest("slow")).await;
     let (response, ()) = tokio::join!(world.get("a", "/?ms=100&chunks=4"), async {
         until(|| world.counts("slow").in_flight == 1).await;
-        timeout(Duration::from_secs(10), served.binding.drain()).await.unwrap();
+        timeout(Duration::from_secs(10), served.binding.drain())
+            .await
+            .unwrap();
     });
-    assert!(response.contains("chunk 4") && is_whole(&response), "{response}");
+    assert!(
+        response.contains("chunk 4") && is_whole(&response),
+        "{response}"
+    );
     assert_eq!(status(&world.get("a", "/").await), "404");
 }
 
@@ -236,7 +406,9 @@ async fn draining_lets_requests_end_and_takes_no_new_ones() {
 async fn what_is_dropped_is_cut() {
     let world = World::new().await;
     for name in ["slow", "slow-p3"] {
-        let served = world.serve(world.kit(name, &[("host", name)]), &guest(name)).await;
+        let served = world
+            .serve(world.kit(name, &[("host", name)]), &guest(name))
+            .await;
         let (cut, unanswered, ()) = tokio::join!(
             world.get(name, "/?ms=50&chunks=1000"),
             world.get(name, "/?ms=20000"),
@@ -246,7 +418,10 @@ async fn what_is_dropped_is_cut() {
                 drop(served);
             }
         );
-        assert!(status(&cut) == "200" && cut.contains("chunk 1") && !is_whole(&cut), "{name}: {cut}");
+        assert!(
+            status(&cut) == "200" && cut.contains("chunk 1") && !is_whole(&cut),
+            "{name}: {cut}"
+        );
         assert_eq!(status(&unanswered), "503", "{name}: {unanswered}");
     }
 }
@@ -255,7 +430,13 @@ async fn what_is_dropped_is_cut() {
 async fn a_new_generation_takes_over() {
     let world = World::new().await;
     let first = world.serve(world.kit("app", &[]), &guest("v1")).await;
-    let body = |response: String| response.split("\r\n\r\n").nth(1).unwrap_or_default().to_owned();
+    let body = |response: String| {
+        response
+            .split("\r\n\r\n")
+            .nth(1)
+            .unwrap_or_default()
+            .to_owned()
+    };
     let old = body(world.get("a", "/").await);
     let second = world.serve(world.kit("app", &[]), &guest("v2")).await;
     let new = body(world.get("a", "/").await);
@@ -270,17 +451,27 @@ async fn a_new_generation_takes_over() {
 #[tokio::test]
 async fn the_younger_workload_waits_for_the_route() {
     let world = World::new().await;
-    let old = world.serve(world.kit("old", &[("host", "a.com")]), &guest("v1")).await;
+    let old = world
+        .serve(world.kit("old", &[("host", "a.com")]), &guest("v1"))
+        .await;
     let mut kit = world.kit("young", &[("host", "a.com")]);
     kit.workload.created = 1;
     let young = world.serve(kit, &guest("v2")).await;
     let fault = young.binding.fault().unwrap();
-    assert_eq!((fault.reason, fault.class), (Reason::RouteConflict, Class::Signal));
-    assert!(fault.message.contains("a.com") && fault.message.contains("default/old"), "{fault}");
+    assert_eq!(
+        (fault.reason, fault.class),
+        (Reason::RouteConflict, Class::Signal)
+    );
+    assert!(
+        fault.message.contains("a.com") && fault.message.contains("default/old"),
+        "{fault}"
+    );
     young.signal.notified().await;
     assert_eq!(world.counts("young").requests, 0);
     drop(old);
-    timeout(Duration::from_secs(1), young.signal.notified()).await.unwrap();
+    timeout(Duration::from_secs(1), young.signal.notified())
+        .await
+        .unwrap();
     assert!(young.binding.fault().is_none());
     assert_eq!(status(&world.get("a.com", "/").await), "200");
     assert_eq!(world.counts("young").requests, 1);
@@ -290,7 +481,11 @@ async fn the_younger_workload_waits_for_the_route() {
 async fn a_route_needs_one_component_that_answers() {
     let world = World::new().await;
     let mut kit = world.kit("cli", &[]);
-    let fault = kit.link(&world.engine, &guest("run-only")).await.err().unwrap();
+    let fault = kit
+        .link(&world.engine, &guest("run-only"))
+        .await
+        .err()
+        .unwrap();
     assert_eq!(fault.reason, Reason::BindFailed);
     assert!(fault.message.contains("wasi:cli/run"), "{fault}");
     let mut kit = world.kit("bad", &[("hots", "a")]);
@@ -306,23 +501,37 @@ async fn a_route_needs_one_component_that_answers() {
 #[tokio::test]
 async fn calls_out_are_denied_unless_allowed() {
     let world = World::new().await;
-    let upstream = world.serve(world.kit("upstream", &[("host", "127.0.0.1")]), &guest("v1")).await;
+    let upstream = world
+        .serve(
+            world.kit("upstream", &[("host", "127.0.0.1")]),
+            &guest("v1"),
+        )
+        .await;
     let port = world.server.addr().unwrap().port();
     let target = format!("/?url=http://127.0.0.1:{port}/");
     for name in ["fetch", "fetch-p3"] {
-        let _denied = world.serve(world.kit("denied", &[("host", "denied")]), &guest(name)).await;
+        let _denied = world
+            .serve(world.kit("denied", &[("host", "denied")]), &guest(name))
+            .await;
         let response = world.get("denied", &target).await;
-        assert!(status(&response) == "502" && response.contains("HttpRequestDenied"), "{name}: {response}");
+        assert!(
+            status(&response) == "502" && response.contains("HttpRequestDenied"),
+            "{name}: {response}"
+        );
         assert_eq!(world.counts("denied").denied, 1);
 
         let mut kit = world.kit("allowed", &[("host", "allowed")]);
-        kit.workload.components[0].allowed_hosts = vec![format!("http://127.0.0.1:{port}").parse().unwrap()];
+        kit.workload.components[0].allowed_hosts =
+            vec![format!("http://127.0.0.1:{port}").parse().unwrap()];
         let _allowed = world.serve(kit, &guest(name)).await;
         let response = world.get("allowed", &target).await;
         assert_eq!(status(&response), "200", "{name}: {response}");
         assert!(response.contains("v1"), "{name}: {response}");
         let elsewhere = world.get("allowed", "/?url=http://127.0.0.1:1/").await;
-        assert!(elsewhere.contains("HttpRequestDenied"), "{name}: {elsewhere}");
+        assert!(
+            elsewhere.contains("HttpRequestDenied"),
+            "{name}: {elsewhere}"
+        );
     }
     drop(upstream);
 }

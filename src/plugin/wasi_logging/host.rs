@@ -28,7 +28,14 @@ impl HasData for View<'static> {
 
 impl draft::Host for View<'_> {
     fn log(&mut self, level: draft::Level, context: String, message: String) {
-        let Some(Origin { namespace, workload, component }) = self.0 else { return };
+        let Some(Origin {
+            namespace,
+            workload,
+            component,
+        }) = self.0
+        else {
+            return;
+        };
         let context = cut(&context, MAX_CONTEXT);
         let message = cut(&message, MAX_MESSAGE);
         macro_rules! event {
@@ -63,12 +70,62 @@ impl unversioned::Host for View<'_> {
 
 /// The longest beginning of `text` that fits.
 fn cut(text: &str, bytes: usize) -> &str {
-    text.get(..text.floor_char_boundary(bytes)).unwrap_or_default()
+    text.get(..text.floor_char_boundary(bytes))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::testing::events_of;
+
+    #[test]
+    fn messages_are_events_of_their_level() {
+        let origin = Origin {
+            namespace: "default".to_owned(),
+            workload: "app".to_owned(),
+            component: "main".into(),
+        };
+        let events = events_of(|| {
+            let mut view = View(Some(&origin));
+            draft::Host::log(
+                &mut view,
+                draft::Level::Warn,
+                "ctx".to_owned(),
+                "hello".to_owned(),
+            );
+            unversioned::Host::log(
+                &mut view,
+                unversioned::Level::Critical,
+                String::new(),
+                "x".repeat(MAX_MESSAGE + 1),
+            );
+            draft::Host::log(
+                &mut View(None),
+                draft::Level::Error,
+                String::new(),
+                "lost".to_owned(),
+            );
+        });
+        let [warning, critical] = events.as_slice() else {
+            panic!("{events:?}")
+        };
+        for part in [
+            "WARN",
+            "hello",
+            "context=\"ctx\"",
+            "namespace=\"default\"",
+            "workload=\"app\"",
+            "component=main",
+        ] {
+            assert!(warning.contains(part), "{warning}");
+        }
+        assert!(
+            critical.starts_with("ERROR") && critical.contains("critical=true"),
+            "{critical}"
+        );
+        assert!(critical.len() < MAX_MESSAGE + 200);
+    }
 
     #[test]
     fn long_texts_are_cut_at_a_character() {

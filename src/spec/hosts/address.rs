@@ -16,7 +16,10 @@ impl Network {
     /// The network of one address.
     pub fn of(address: IpAddr) -> Self {
         let address = unmapped(address);
-        Self { address, bits: width(address) }
+        Self {
+            address,
+            bits: width(address),
+        }
     }
 
     /// A network; none if there are more bits than the address has.
@@ -51,7 +54,11 @@ impl fmt::Display for Network {
             IpAddr::V4(address) => write!(f, "{address}")?,
             IpAddr::V6(address) => write!(f, "[{address}]")?,
         }
-        if self.bits == width(self.address) { Ok(()) } else { write!(f, "/{}", self.bits) }
+        if self.bits == width(self.address) {
+            Ok(())
+        } else {
+            write!(f, "/{}", self.bits)
+        }
     }
 }
 
@@ -76,13 +83,22 @@ pub(super) fn is_link_local(address: IpAddr) -> bool {
 ///
 /// The system's resolver takes `2852039166`, `0xa9fea9fe` and `169.254.43518` for 169.254.169.254, so this does too.
 pub(super) fn literal(host: &str) -> Option<IpAddr> {
-    let inner = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    let inner = host
+        .strip_prefix('[')
+        .and_then(|h| h.strip_suffix(']'))
+        .unwrap_or(host);
     // A zone (`fe80::1%eth0`) says where an address is, not which.
-    let inner = inner.split_once('%').map_or(inner, |(address, _zone)| address);
+    let inner = inner
+        .split_once('%')
+        .map_or(inner, |(address, _zone)| address);
     if let Ok(address) = inner.parse::<Ipv6Addr>() {
         return Some(unmapped(address.into()));
     }
-    inner.parse::<Ipv4Addr>().ok().or_else(|| loose_ipv4(inner)).map(IpAddr::V4)
+    inner
+        .parse::<Ipv4Addr>()
+        .ok()
+        .or_else(|| loose_ipv4(inner))
+        .map(IpAddr::V4)
 }
 
 /// One to four numbers, decimal, octal (`0…`) or hexadecimal (`0x…`), of which the last fills what the others leave.
@@ -109,5 +125,9 @@ fn number(text: &str) -> Option<u64> {
         _ => (lower.as_str(), 10),
     };
     // `from_str_radix` would take a sign.
-    digits.chars().all(|c| c.is_digit(radix)).then(|| u64::from_str_radix(digits, radix).ok()).flatten()
+    digits
+        .chars()
+        .all(|c| c.is_digit(radix))
+        .then(|| u64::from_str_radix(digits, radix).ok())
+        .flatten()
 }

@@ -11,7 +11,10 @@ impl FromStr for AllowedHost {
     type Err = ParseHostError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        entry(text.trim()).map_err(|why| ParseHostError { text: text.to_owned(), why })
+        entry(text.trim()).map_err(|why| ParseHostError {
+            text: text.to_owned(),
+            why,
+        })
     }
 }
 
@@ -38,7 +41,11 @@ fn entry(text: &str) -> Parsed<AllowedHost> {
         return Err("there is no `self`: name the host that the component is called by".to_owned());
     }
     let (host, port) = split(rest)?;
-    Ok(AllowedHost { scheme, host: self::host(host)?, port: port.map_or(Ok(Port::Any), self::port)? })
+    Ok(AllowedHost {
+        scheme,
+        host: self::host(host)?,
+        port: port.map_or(Ok(Port::Any), self::port)?,
+    })
 }
 
 fn scheme(text: &str) -> Parsed<Option<String>> {
@@ -46,10 +53,16 @@ fn scheme(text: &str) -> Parsed<Option<String>> {
         return Ok(None);
     }
     let first = text.starts_with(|c: char| c.is_ascii_alphabetic());
-    if first && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c)) {
+    if first
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+    {
         Ok(Some(text.to_ascii_lowercase()))
     } else {
-        Err(format!("`{text}` is not a scheme; write `http`, `https` or `*` before `://`"))
+        Err(format!(
+            "`{text}` is not a scheme; write `http`, `https` or `*` before `://`"
+        ))
     }
 }
 
@@ -57,15 +70,26 @@ fn scheme(text: &str) -> Parsed<Option<String>> {
 fn split(rest: &str) -> Parsed<(&str, Option<&str>)> {
     let (bare, path) = match rest.split_once(['/', '?', '#']) {
         // A network, unless it is a path that happens to follow an address: `10.0.0.0/8`, `10.0.0.0/8:443`.
-        Some((host, tail)) if address::literal(host).is_some() && tail.starts_with(|c: char| c.is_ascii_digit()) => {
+        Some((host, tail))
+            if address::literal(host).is_some()
+                && tail.starts_with(|c: char| c.is_ascii_digit()) =>
+        {
             (rest, "")
         }
-        Some((host, tail)) if rest.get(host.len()..).is_some_and(|t| t.starts_with('/')) => (host, tail),
-        Some(_) => return Err("it has a query or a fragment; only a host is compared, leave them out".to_owned()),
+        Some((host, tail)) if rest.get(host.len()..).is_some_and(|t| t.starts_with('/')) => {
+            (host, tail)
+        }
+        Some(_) => {
+            return Err(
+                "it has a query or a fragment; only a host is compared, leave them out".to_owned(),
+            );
+        }
         None => (rest, ""),
     };
     if !path.is_empty() {
-        return Err(format!("it has the path `/{path}`; only a host is compared, leave the path out"));
+        return Err(format!(
+            "it has the path `/{path}`; only a host is compared, leave the path out"
+        ));
     }
     if bare.contains('@') {
         return Err("it has a user name; leave it out".to_owned());
@@ -73,14 +97,24 @@ fn split(rest: &str) -> Parsed<(&str, Option<&str>)> {
     if let Some(end) = bare.find(']') {
         let (host, tail) = bare.split_at(end + 1);
         // `[fd00::]/8:443`: the bits belong to the host.
-        let (bits, port) = tail.split_once(':').map_or((tail, None), |(bits, port)| (bits, Some(port)));
-        let host = if bits.is_empty() { host } else { bare.get(..host.len() + bits.len()).unwrap_or(host) };
+        let (bits, port) = tail
+            .split_once(':')
+            .map_or((tail, None), |(bits, port)| (bits, Some(port)));
+        let host = if bits.is_empty() {
+            host
+        } else {
+            bare.get(..host.len() + bits.len()).unwrap_or(host)
+        };
         return Ok((host, port));
     }
     match bare.rsplit_once(':') {
         Some((host, _)) if host.contains(':') => {
-            let (address, bits) = bare.split_once('/').map_or((bare, String::new()), |(a, bits)| (a, format!("/{bits}")));
-            Err(format!("an IPv6 address or network needs brackets: write `[{address}]{bits}`"))
+            let (address, bits) = bare
+                .split_once('/')
+                .map_or((bare, String::new()), |(a, bits)| (a, format!("/{bits}")));
+            Err(format!(
+                "an IPv6 address or network needs brackets: write `[{address}]{bits}`"
+            ))
         }
         Some((host, port)) => Ok((host, Some(port))),
         None => Ok((bare, None)),
@@ -107,11 +141,14 @@ fn host(text: &str) -> Parsed<Host> {
     match lower.strip_prefix('*') {
         Some(suffix) => match suffix.strip_prefix('.') {
             Some(name) if is_name(name) => Ok(Host::Below(suffix.to_owned())),
-            _ => Err("a wildcard stands for whole labels at the beginning: write `*.example.com`".to_owned()),
+            _ => Err(
+                "a wildcard stands for whole labels at the beginning: write `*.example.com`"
+                    .to_owned(),
+            ),
         },
-        None if lower.contains('*') => {
-            Err("a wildcard stands for whole labels at the beginning: write `*.example.com`".to_owned())
-        }
+        None if lower.contains('*') => Err(
+            "a wildcard stands for whole labels at the beginning: write `*.example.com`".to_owned(),
+        ),
         None if lower.is_empty() => Err("it has no host; write `*` for every host".to_owned()),
         None if is_name(lower) => Ok(Host::Name(lower.to_owned())),
         None => Err(format!("`{text}` is not a host name")),
@@ -119,15 +156,29 @@ fn host(text: &str) -> Parsed<Host> {
 }
 
 fn network(address: &str, bits: &str) -> Parsed<Host> {
-    let wrong = || format!("`{address}/{bits}` is not a network; write for example `10.0.0.0/8` or `[fd00::]/8`");
-    let address: IpAddr = address.trim_start_matches('[').trim_end_matches(']').parse().map_err(|_| wrong())?;
-    let network = bits.parse().ok().and_then(|bits| Network::new(address, bits));
+    let wrong = || {
+        format!(
+            "`{address}/{bits}` is not a network; write for example `10.0.0.0/8` or `[fd00::]/8`"
+        )
+    };
+    let address: IpAddr = address
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse()
+        .map_err(|_| wrong())?;
+    let network = bits
+        .parse()
+        .ok()
+        .and_then(|bits| Network::new(address, bits));
     network.map(Host::Network).ok_or_else(wrong)
 }
 
 fn port(text: &str) -> Parsed<Port> {
     let one = |text: &str| {
-        text.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(|| format!("`{text}` is not a port from 1 to 65535"))
+        text.parse::<u16>()
+            .ok()
+            .filter(|port| *port > 0)
+            .ok_or_else(|| format!("`{text}` is not a port from 1 to 65535"))
     };
     if text == "*" {
         return Ok(Port::Any);
@@ -138,11 +189,17 @@ fn port(text: &str) -> Parsed<Port> {
     };
     let from = u32::from(one(from)?);
     // The end is not in the range, so that 65536 is one.
-    let to: u32 = if to == "65536" { 65536 } else { one(to)?.into() };
+    let to: u32 = if to == "65536" {
+        65536
+    } else {
+        one(to)?.into()
+    };
     if from < to {
         Ok(Port::Range(from..to))
     } else {
-        Err(format!("the range `{text}` is empty: it ends before its second number"))
+        Err(format!(
+            "the range `{text}` is empty: it ends before its second number"
+        ))
     }
 }
 
@@ -150,6 +207,9 @@ fn port(text: &str) -> Parsed<Port> {
 fn is_name(text: &str) -> bool {
     text.len() <= 253
         && text.split('.').all(|label| {
-            (1..=63).contains(&label.len()) && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+            (1..=63).contains(&label.len())
+                && label
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
         })
 }

@@ -30,12 +30,24 @@ fn entries_allow_what_they_say() {
         ("https://example.com/", "https://example.com:443", true),
         ("https://example.com", "http://example.com:80", false),
         ("HTTPS://example.com", "https://example.com:443", true),
-        ("https://*.example.com:443", "https://a.example.com:443", true),
+        (
+            "https://*.example.com:443",
+            "https://a.example.com:443",
+            true,
+        ),
         ("*://*:*", "http://example.com:80", true),
         ("http://*:80", "http://example.com:80", true),
         ("http://*:80", "http://example.com:81", false),
-        ("*://example.com:8000..8010", "http://example.com:8009", true),
-        ("*://example.com:8000..8010", "http://example.com:8010", false),
+        (
+            "*://example.com:8000..8010",
+            "http://example.com:8009",
+            true,
+        ),
+        (
+            "*://example.com:8000..8010",
+            "http://example.com:8010",
+            false,
+        ),
         ("example.com:1..65536", "http://example.com:65535", true),
         ("10.0.0.0/8", "http://10.1.2.3:80", true),
         ("10.0.0.0/8", "http://11.1.2.3:80", false),
@@ -52,21 +64,36 @@ fn entries_allow_what_they_say() {
         ("example.com", "http://10.0.0.1:80", false),
     ];
     for (entry, destination, wanted) in cases {
-        assert_eq!(allows(entry, destination), wanted, "{entry} for {destination}");
+        assert_eq!(
+            allows(entry, destination),
+            wanted,
+            "{entry} for {destination}"
+        );
     }
 }
 
 #[test]
 fn link_local_addresses_are_allowed_only_by_name() {
     let spellings = [
-        "169.254.169.254", "2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "169.254.43518", "169.0xfea9fe",
-        "[::ffff:169.254.169.254]", "[::ffff:a9fe:a9fe]", "169.254.169.254.",
+        "169.254.169.254",
+        "2852039166",
+        "0xa9fea9fe",
+        "0251.0376.0251.0376",
+        "169.254.43518",
+        "169.0xfea9fe",
+        "[::ffff:169.254.169.254]",
+        "[::ffff:a9fe:a9fe]",
+        "169.254.169.254.",
     ];
     for host in spellings {
         for entry in ["*", "*://*:*", "0.0.0.0/0", "169.0.0.0/8"] {
             assert!(!parse(entry).allows("http", host, 80), "{entry} for {host}");
         }
-        for entry in ["169.254.169.254", "169.254.0.0/16", "http://169.254.169.254:80"] {
+        for entry in [
+            "169.254.169.254",
+            "169.254.0.0/16",
+            "http://169.254.169.254:80",
+        ] {
             assert!(parse(entry).allows("http", host, 80), "{entry} for {host}");
         }
     }
@@ -109,7 +136,13 @@ fn errors_name_the_fix() {
 #[test]
 fn what_is_shown_is_what_is_parsed() {
     for text in [
-        "*", "example.com", "example.com:8080", "https://*.example.com:443", "10.0.0.0/8:80", "[fd00::]/8:1..10", "[::1]",
+        "*",
+        "example.com",
+        "example.com:8080",
+        "https://*.example.com:443",
+        "10.0.0.0/8:80",
+        "[fd00::]/8:1..10",
+        "[::1]",
         "http://127.0.0.1",
     ] {
         assert_eq!(parse(text).to_string(), text);

@@ -61,7 +61,11 @@ impl Health {
 
     fn live(&self) -> Result<(), &'static str> {
         let beat = *self.0.beat.lock().unwrap_or_else(PoisonError::into_inner);
-        if beat.elapsed() < STUCK { Ok(()) } else { Err("the main loop is stuck") }
+        if beat.elapsed() < STUCK {
+            Ok(())
+        } else {
+            Err("the main loop is stuck")
+        }
     }
 
     fn ready(&self) -> Result<(), &'static str> {
@@ -88,7 +92,10 @@ impl Admin {
     /// When the address is taken or not this machine's.
     pub async fn bind(addr: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(addr).await?;
-        Ok(Self { addr: listener.local_addr()?, listener })
+        Ok(Self {
+            addr: listener.local_addr()?,
+            listener,
+        })
     }
 
     /// The bound address.
@@ -100,7 +107,9 @@ impl Admin {
     pub async fn serve(self, health: Health, registry: Arc<Registry>) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
-            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let Ok(place) = places.clone().acquire_owned().await else {
+                return;
+            };
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
@@ -128,7 +137,11 @@ impl Admin {
     }
 }
 
-fn answer(request: &Request<Incoming>, health: &Health, registry: &Registry) -> Response<Full<Bytes>> {
+fn answer(
+    request: &Request<Incoming>,
+    health: &Health,
+    registry: &Registry,
+) -> Response<Full<Bytes>> {
     let (status, kind, body) = match request.uri().path() {
         "/livez" => probe(health.live()),
         "/readyz" => probe(health.ready()),
@@ -137,7 +150,11 @@ fn answer(request: &Request<Incoming>, health: &Health, registry: &Registry) -> 
             "application/openmetrics-text; version=1.0.0; charset=utf-8",
             metrics::render(registry),
         ),
-        _ => (StatusCode::NOT_FOUND, "text/plain", "there is /livez, /readyz and /metrics\n".to_owned()),
+        _ => (
+            StatusCode::NOT_FOUND,
+            "text/plain",
+            "there is /livez, /readyz and /metrics\n".to_owned(),
+        ),
     };
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
@@ -150,6 +167,10 @@ fn answer(request: &Request<Incoming>, health: &Health, registry: &Registry) -> 
 fn probe(result: Result<(), &'static str>) -> (StatusCode, &'static str, String) {
     match result {
         Ok(()) => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
-        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, "text/plain", format!("{why}\n")),
+        Err(why) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "text/plain",
+            format!("{why}\n"),
+        ),
     }
 }

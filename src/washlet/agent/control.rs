@@ -33,7 +33,10 @@ use super::{
     tracked::{Evaluation, Tracked, WritePlan},
     watch::Change,
 };
-use crate::host::Host;
+use crate::{
+    fault::{Fault, Stage},
+    host::Host,
+};
 
 /// The loop proves that it is alive, and counts, at least this often.
 const BEAT: Duration = Duration::from_secs(1);
@@ -114,7 +117,10 @@ impl Loop {
             Change::Unreadable(invalid) => self.unreadable(&invalid),
             Change::Gone(uid) => self.gone(&uid),
             Change::Synced => {
-                tracing::info!(workloads = self.workloads.len(), "all workloads of this node are known");
+                tracing::info!(
+                    workloads = self.workloads.len(),
+                    "all workloads of this node are known"
+                );
                 self.given.health.synced();
             }
         }
@@ -123,6 +129,14 @@ impl Loop {
     fn seen(&mut self, object: Arc<api::Workload>) {
         let now = Instant::now();
         let uid = object.metadata.uid.clone().unwrap_or_default();
+        // Two watches and the answers to writes tell of the same object, each at its own pace.
+        if self
+            .workloads
+            .get(&uid)
+            .is_some_and(|known| known.is_newer_than(&object))
+        {
+            return;
+        }
         if !on_node(&object, &self.given.node) {
             return self.gone(&uid);
         }
@@ -160,9 +174,12 @@ impl Loop {
             return;
         }
         let now = Instant::now();
-        let Some(tracked) = self.workloads.get_mut(uid) else { return };
+        let Some(tracked) = self.workloads.get_mut(uid) else {
+            return;
+        };
         let evaluation = tracked.evaluate(&self.references, now);
-        self.references.want(uid, tracked.references(), tracked.since());
+        self.references
+            .want(uid, tracked.references(), tracked.since());
         match evaluation {
             Evaluation::Desired(desired) => {
                 tracked.tell_unusable(&desired, &self.given.events);
@@ -209,8 +226,14 @@ impl Loop {
             Written::Gone => WriteOutcome::Gone,
             Written::Failed => WriteOutcome::Failed,
         };
-        self.given.metrics.status_writes.get_or_create(&WriteLabels { outcome }).inc();
-        let Some(tracked) = self.workloads.get_mut(uid) else { return };
+        self.given
+            .metrics
+            .status_writes
+            .get_or_create(&WriteLabels { outcome })
+            .inc();
+        let Some(tracked) = self.workloads.get_mut(uid) else {
+            return;
+        };
         tracked.written(&written, Instant::now());
         match written {
             Written::Applied(object) | Written::Conflict(Some(object)) => self.seen(object),
@@ -222,8 +245,13 @@ impl Loop {
     /// Looks at one workload after something about it changed: what is there to tell, to write, to wait for?
     fn look(&mut self, uid: &str) {
         let now = Instant::now();
-        let Some(tracked) = self.workloads.get_mut(uid) else { return };
-        self.references.waits(uid, tracked.trouble().is_some(), now);
+        let Some(tracked) = self.workloads.get_mut(uid) else {
+            return;
+        };
+        // What it names can mend only what came of it.
+        let waits = |fault: &Fault| matches!(fault.stage, Stage::Configure | Stage::Fetch);
+        self.references
+            .waits(uid, tracked.trouble().is_some_and(waits), now);
         if *self.given.standing.borrow() != Standing::Holder {
             return;
         }
@@ -265,7 +293,11 @@ impl Loop {
 
     fn next_due(&self) -> Instant {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
-        [self.references.next(), timer].into_iter().flatten().min().unwrap_or_else(|| Instant::now() + BEAT)
+        [self.references.next(), timer]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or_else(|| Instant::now() + BEAT)
     }
 
     /// Shows that the loop is alive, and counts.
@@ -279,12 +311,20 @@ impl Loop {
             draining: self.draining,
         };
         self.given.metrics.workloads.set(count(load.workloads));
-        self.given.metrics.workloads_ready.set(count(workloads.filter(|w| w.is_ready()).count()));
-        self.given.load.send_if_modified(|before| std::mem::replace(before, load) != load);
+        self.given
+            .metrics
+            .workloads_ready
+            .set(count(workloads.filter(|w| w.is_ready()).count()));
+        self.given
+            .load
+            .send_if_modified(|before| std::mem::replace(before, load) != load);
     }
 
     fn begin_draining(&mut self) {
-        tracing::info!(workloads = self.workloads.len(), "shutting down: workloads finish what is in flight");
+        tracing::info!(
+            workloads = self.workloads.len(),
+            "shutting down: workloads finish what is in flight"
+        );
         self.draining = true;
         self.given.health.draining();
         let now = Instant::now();
@@ -297,7 +337,9 @@ impl Loop {
 
     /// Lets the last status writes end.
     async fn finish(&mut self, done: &mut mpsc::Receiver<Done>) {
-        while *self.given.standing.borrow() == Standing::Holder && self.workloads.values().any(Tracked::unsettled) {
+        while *self.given.standing.borrow() == Standing::Holder
+            && self.workloads.values().any(Tracked::unsettled)
+        {
             tokio::select! {
                 Some(done) = done.recv() => self.done(done),
                 () = tokio::time::sleep_until(self.next_due()) => {}
@@ -307,8 +349,12 @@ impl Loop {
     }
 }
 
-/// Whether a workload is on a node: pinned to it, or not pinned and assigned to it.
+/// Whether a workload is on a node: pinned to it, or not pinned and assigned to it. One that is being deleted (a finalizer
+/// keeps its object) is on none.
 fn on_node(workload: &api::Workload, node: &str) -> bool {
+    if workload.metadata.deletion_timestamp.is_some() {
+        return false;
+    }
     match workload.spec.host_id.as_deref().filter(|id| !id.is_empty()) {
         Some(pinned) => pinned == node,
         None => workload.status.as_ref().and_then(|s| s.host_id.as_deref()) == Some(node),
@@ -322,8 +368,14 @@ mod tests {
     #[test]
     fn a_workload_is_where_it_is_pinned_or_else_assigned() {
         let workload = |pinned: Option<&str>, assigned: Option<&str>| api::Workload {
-            spec: api::WorkloadSpec { host_id: pinned.map(Into::into), ..Default::default() },
-            status: Some(api::WorkloadStatus { host_id: assigned.map(Into::into), ..Default::default() }),
+            spec: api::WorkloadSpec {
+                host_id: pinned.map(Into::into),
+                ..Default::default()
+            },
+            status: Some(api::WorkloadStatus {
+                host_id: assigned.map(Into::into),
+                ..Default::default()
+            }),
             ..Default::default()
         };
         let cases = [
@@ -336,7 +388,11 @@ mod tests {
             (None, None, false),
         ];
         for (pinned, assigned, here) in cases {
-            assert_eq!(on_node(&workload(pinned, assigned), "a"), here, "{pinned:?} {assigned:?}");
+            assert_eq!(
+                on_node(&workload(pinned, assigned), "a"),
+                here,
+                "{pinned:?} {assigned:?}"
+            );
         }
     }
 }

@@ -26,7 +26,10 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(super) enum Done {
     /// An object was read; none if there was no answer.
-    Read { key: ReferenceKey, outcome: Option<Outcome> },
+    Read {
+        key: ReferenceKey,
+        outcome: Option<Outcome>,
+    },
     /// A status was written, or not.
     Wrote { uid: String, written: Written },
 }
@@ -64,13 +67,23 @@ impl Effects {
     /// At most `concurrent` run at once.
     pub fn new(client: Client, concurrent: usize) -> (Self, mpsc::Receiver<Done>) {
         let (done, receiver) = mpsc::channel(1024);
-        (Self { client, places: Arc::new(Semaphore::new(concurrent)), done }, receiver)
+        (
+            Self {
+                client,
+                places: Arc::new(Semaphore::new(concurrent)),
+                done,
+            },
+            receiver,
+        )
     }
 
     pub fn read(&self, key: ReferenceKey) {
         let client = self.client.clone();
         self.spawn(async move {
-            let outcome = tokio::time::timeout(TIMEOUT, read(client, &key)).await.ok().flatten();
+            let outcome = tokio::time::timeout(TIMEOUT, read(client, &key))
+                .await
+                .ok()
+                .flatten();
             Done::Read { key, outcome }
         });
     }
@@ -79,7 +92,10 @@ impl Effects {
         let client = self.client.clone();
         self.spawn(async move {
             let written = tokio::time::timeout(TIMEOUT, apply(client, &uid, &write)).await;
-            Done::Wrote { uid, written: written.unwrap_or(Written::Failed) }
+            Done::Wrote {
+                uid,
+                written: written.unwrap_or(Written::Failed),
+            }
         });
     }
 
@@ -99,15 +115,21 @@ async fn read(client: Client, key: &ReferenceKey) -> Option<Outcome> {
     let (namespace, name) = (key.namespace.as_str(), key.name.as_str());
     match key.kind {
         ReferenceKind::Secret => {
-            let found = Api::<Secret>::namespaced(client, namespace).get_opt(name).await;
+            let found = Api::<Secret>::namespaced(client, namespace)
+                .get_opt(name)
+                .await;
             answer(key, found, |secret| Outcome::Found(secret.into()))
         }
         ReferenceKind::ConfigMap => {
-            let found = Api::<ConfigMap>::namespaced(client, namespace).get_opt(name).await;
+            let found = Api::<ConfigMap>::namespaced(client, namespace)
+                .get_opt(name)
+                .await;
             answer(key, found, |map| Outcome::Found(map.into()))
         }
         ReferenceKind::ServiceAccount => {
-            let found = Api::<ServiceAccount>::namespaced(client, namespace).get_opt(name).await;
+            let found = Api::<ServiceAccount>::namespaced(client, namespace)
+                .get_opt(name)
+                .await;
             answer(key, found, |account| Outcome::Found(account.into()))
         }
     }
@@ -121,7 +143,9 @@ fn answer<K>(
     match found {
         Ok(Some(object)) => Some(outcome(object)),
         Ok(None) => Some(Outcome::Missing),
-        Err(kube::Error::Api(status)) if status.code == 403 => Some(Outcome::Forbidden(status.message.clone())),
+        Err(kube::Error::Api(status)) if status.code == 403 => {
+            Some(Outcome::Forbidden(status.message.clone()))
+        }
         Err(error) => {
             tracing::warn!(reference = %key, %error, "not read; trying again");
             None
@@ -132,12 +156,18 @@ fn answer<K>(
 async fn apply(client: Client, uid: &str, write: &Write) -> Written {
     let api: Api<api::Workload> = Api::namespaced(client, &write.namespace);
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    match api.patch_status(&write.name, &params, &Patch::Apply(&write.body)).await {
+    match api
+        .patch_status(&write.name, &params, &Patch::Apply(&write.body))
+        .await
+    {
         Ok(object) => Written::Applied(Arc::new(object)),
         Err(kube::Error::Api(status)) if status.code == 404 => Written::Gone,
         Err(kube::Error::Api(status)) if status.code == 409 => {
             let now = api.get_opt(&write.name).await.ok().flatten();
-            Written::Conflict(now.filter(|o| o.metadata.uid.as_deref() == Some(uid)).map(Arc::new))
+            Written::Conflict(
+                now.filter(|o| o.metadata.uid.as_deref() == Some(uid))
+                    .map(Arc::new),
+            )
         }
         Err(error) => {
             tracing::warn!(namespace = write.namespace, workload = write.name, %error, "status not written; trying again");

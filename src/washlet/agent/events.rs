@@ -37,6 +37,8 @@ const NODE_PER_SECOND: f64 = 50.0;
 const QUEUE: usize = 1024;
 /// Events that are remembered, to count repetitions.
 const REMEMBERED: usize = 4096;
+/// Longest time for a write.
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest note, in bytes: the API server's limit is 1 KiB.
 const MAX_NOTE: usize = 1000;
 
@@ -89,8 +91,16 @@ async fn write(client: Client, instance: String, mut news: mpsc::Receiver<News>,
             metrics.events_dropped.inc();
             continue;
         }
-        let key = Key { uid: item.regarding.uid.clone(), reason: item.reason, note: item.note.clone() };
-        let namespace = item.regarding.namespace.clone().unwrap_or_else(|| "default".to_owned());
+        let key = Key {
+            uid: item.regarding.uid.clone(),
+            reason: item.reason,
+            note: item.note.clone(),
+        };
+        let namespace = item
+            .regarding
+            .namespace
+            .clone()
+            .unwrap_or_else(|| "default".to_owned());
         let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
         let repeated = match told.get_mut(&key) {
             Some(before) => before.again(&api, now).await,
@@ -100,18 +110,26 @@ async fn write(client: Client, instance: String, mut news: mpsc::Receiver<News>,
             continue;
         }
         let event = event(&item, &instance);
-        match api.create(&PostParams::default(), &event).await {
-            Ok(created) => {
+        let params = PostParams::default();
+        match tokio::time::timeout(TIMEOUT, api.create(&params, &event)).await {
+            Ok(Ok(created)) => {
                 if told.len() >= REMEMBERED {
                     told.retain(|_, t| now.duration_since(t.last) < Duration::from_secs(600));
                 }
                 if told.len() < REMEMBERED {
-                    told.insert(key, Told { name: created.metadata.name.unwrap_or_default(), count: 1, last: now });
+                    told.insert(
+                        key,
+                        Told {
+                            name: created.metadata.name.unwrap_or_default(),
+                            count: 1,
+                            last: now,
+                        },
+                    );
                 }
             }
-            Err(error) => {
+            failed => {
                 metrics.events_dropped.inc();
-                tracing::debug!(%error, reason = item.reason, "event not written");
+                tracing::debug!(?failed, reason = item.reason, "event not written");
             }
         }
     }
@@ -133,24 +151,34 @@ struct Told {
 impl Told {
     /// Counts a repetition on the event that was written first; false if that is gone.
     async fn again(&mut self, api: &Api<Event>, now: Instant) -> bool {
-        let series = EventSeries { count: self.count + 1, last_observed_time: MicroTime(Timestamp::now()) };
+        let series = EventSeries {
+            count: self.count + 1,
+            last_observed_time: MicroTime(Timestamp::now()),
+        };
         let patch = serde_json::json!({ "series": series });
-        let patched = api.patch(&self.name, &PatchParams::default(), &Patch::Merge(&patch)).await;
-        if patched.is_ok() {
+        let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
+        let patched = tokio::time::timeout(TIMEOUT, api.patch(&self.name, &params, &patch)).await;
+        let counted = matches!(patched, Ok(Ok(_)));
+        if counted {
             self.count += 1;
             self.last = now;
         }
-        patched.is_ok()
+        counted
     }
 }
 
 fn event(item: &News, instance: &str) -> Event {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_nanos());
     let mut note = item.note.clone();
     note.truncate(note.floor_char_boundary(MAX_NOTE));
     Event {
         metadata: ObjectMeta {
-            name: Some(format!("{}.{now:x}", item.regarding.name.as_deref().unwrap_or(CONTROLLER))),
+            name: Some(format!(
+                "{}.{now:x}",
+                item.regarding.name.as_deref().unwrap_or(CONTROLLER)
+            )),
             namespace: item.regarding.namespace.clone(),
             ..ObjectMeta::default()
         },
@@ -198,11 +226,19 @@ impl Budget {
         if self.objects.len() >= REMEMBERED {
             // A bucket that has had time to fill is as good as none.
             let full = OBJECT_BURST * OBJECT_REFILL;
-            self.objects.retain(|_, b| now.duration_since(b.at).as_secs_f64() < full);
+            self.objects
+                .retain(|_, b| now.duration_since(b.at).as_secs_f64() < full);
         }
-        let node = self.node.get_or_insert(Bucket { tokens: NODE_BURST, at: now });
-        let object = self.objects.entry(uid.to_owned()).or_insert(Bucket { tokens: OBJECT_BURST, at: now });
-        object.take(OBJECT_BURST, OBJECT_REFILL, now) && node.take(NODE_BURST, 1.0 / NODE_PER_SECOND, now)
+        let node = self.node.get_or_insert(Bucket {
+            tokens: NODE_BURST,
+            at: now,
+        });
+        let object = self.objects.entry(uid.to_owned()).or_insert(Bucket {
+            tokens: OBJECT_BURST,
+            at: now,
+        });
+        object.take(OBJECT_BURST, OBJECT_REFILL, now)
+            && node.take(NODE_BURST, 1.0 / NODE_PER_SECOND, now)
     }
 }
 
@@ -210,8 +246,8 @@ impl Budget {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn an_object_may_burst_and_then_seldom() {
+    #[test]
+    fn an_object_may_burst_and_then_seldom() {
         let mut budget = Budget::default();
         let now = Instant::now();
         let allowed = (0..100).filter(|_| budget.allows("a", now)).count();
@@ -221,11 +257,13 @@ mod tests {
         assert!(budget.allows("a", now + Duration::from_secs(601)));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn the_node_is_bounded() {
+    #[test]
+    fn the_node_is_bounded() {
         let mut budget = Budget::default();
         let now = Instant::now();
-        let allowed = (0..1000).filter(|i| budget.allows(&i.to_string(), now)).count();
+        let allowed = (0..1000)
+            .filter(|i| budget.allows(&i.to_string(), now))
+            .count();
         assert_eq!(allowed, 100);
     }
 

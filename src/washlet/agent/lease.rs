@@ -19,9 +19,17 @@ use super::metrics::Metrics;
 const DURATION: Duration = Duration::from_secs(40);
 /// How often it is renewed.
 const RENEW: Duration = Duration::from_secs(10);
+/// How often a standby looks whether the Lease is free: within seconds of its release somebody has to write again.
+const LOOK: Duration = Duration::from_secs(2);
+/// Longest time for one renewal: a connection that swallows requests must not stop the next try.
+const TIMEOUT: Duration = Duration::from_secs(8);
 /// Waits after failed renewals.
-const RETRY: [Duration; 4] =
-    [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(7)];
+const RETRY: [Duration; 4] = [
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+    Duration::from_secs(7),
+];
 
 /// Whether this agent may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +65,8 @@ pub(super) struct LeaseKeeper {
     me: String,
     owner: Option<OwnerReference>,
     held: Option<Lease>,
+    /// When the last renewal that succeeded was begun.
+    renewed: Option<Instant>,
     seen: Option<Seen>,
     metrics: Metrics,
 }
@@ -72,28 +82,49 @@ impl LeaseKeeper {
         metrics: Metrics,
     ) -> Self {
         let api = Api::namespaced(client, namespace);
-        Self { api, name: name.to_owned(), me, owner, held: None, seen: None, metrics }
+        Self {
+            api,
+            name: name.to_owned(),
+            me,
+            owner,
+            held: None,
+            renewed: None,
+            seen: None,
+            metrics,
+        }
     }
 
     /// Renews until `release` says so, then gives the Lease up.
-    pub async fn run(mut self, standing: watch::Sender<Standing>, mut release: watch::Receiver<bool>) {
+    pub async fn run(
+        mut self,
+        standing: watch::Sender<Standing>,
+        mut release: watch::Receiver<bool>,
+    ) {
         let mut failures = 0;
         loop {
-            let wait = match self.tick(Instant::now()).await {
+            let tick = tokio::time::timeout(TIMEOUT, self.tick(Instant::now())).await;
+            let wait = match tick.map_err(|_| "no answer".to_owned()).and_then(told) {
                 Ok(new) => {
                     failures = 0;
-                    let changed = standing.send_if_modified(|s| std::mem::replace(s, new) != new);
-                    if changed {
-                        tracing::info!(lease = self.name, standing = ?new, "lease");
+                    self.announce(&standing, new);
+                    if new == Standing::Standby {
+                        LOOK
+                    } else {
+                        RENEW
                     }
-                    self.metrics.lease_held.set(i64::from(new == Standing::Holder));
-                    RENEW
                 }
                 Err(error) => {
                     self.metrics.lease_renewals_failed.inc();
                     tracing::warn!(lease = self.name, %error, "lease not renewed; trying again");
+                    if lapsed(*standing.borrow(), self.renewed, Instant::now()) {
+                        self.announce(&standing, Standing::Unknown);
+                    }
                     failures += 1;
-                    RETRY.get(failures - 1).or(RETRY.last()).copied().unwrap_or(RENEW)
+                    RETRY
+                        .get(failures - 1)
+                        .or(RETRY.last())
+                        .copied()
+                        .unwrap_or(RENEW)
                 }
             };
             tokio::select! {
@@ -104,10 +135,22 @@ impl LeaseKeeper {
         self.release().await;
     }
 
+    fn announce(&self, standing: &watch::Sender<Standing>, new: Standing) {
+        let changed = standing.send_if_modified(|s| std::mem::replace(s, new) != new);
+        if changed {
+            tracing::info!(lease = self.name, standing = ?new, "lease");
+        }
+        self.metrics
+            .lease_held
+            .set(i64::from(new == Standing::Holder));
+    }
+
     async fn tick(&mut self, now: Instant) -> Result<Standing, kube::Error> {
-        if let Some(held) = self.held.take() {
+        if let Some(held) = self.held.clone() {
             match self.write(held).await {
-                Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => {}
+                Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => {
+                    self.held = None;
+                }
                 written => return written,
             }
         }
@@ -120,7 +163,11 @@ impl LeaseKeeper {
                     owner_references: self.owner.clone().map(|owner| vec![owner]),
                     ..ObjectMeta::default()
                 };
-                self.write(Lease { metadata, spec: None }).await
+                self.write(Lease {
+                    metadata,
+                    spec: None,
+                })
+                .await
             }
             Action::Take => self.write(lease.unwrap_or_default()).await,
             Action::StandBy => Ok(Standing::Standby),
@@ -129,13 +176,18 @@ impl LeaseKeeper {
 
     /// Writes the Lease as this agent's.
     async fn write(&mut self, mut lease: Lease) -> Result<Standing, kube::Error> {
+        let begun = Instant::now();
         let now = MicroTime(Timestamp::now());
         let before = lease.spec.take().unwrap_or_default();
         let mine = before.holder_identity.as_deref() == Some(&self.me);
         lease.spec = Some(LeaseSpec {
             holder_identity: Some(self.me.clone()),
             lease_duration_seconds: Some(i32::try_from(DURATION.as_secs()).unwrap_or(i32::MAX)),
-            acquire_time: if mine { before.acquire_time } else { Some(now.clone()) },
+            acquire_time: if mine {
+                before.acquire_time
+            } else {
+                Some(now.clone())
+            },
             renew_time: Some(later(before.renew_time, now)),
             lease_transitions: Some(before.lease_transitions.unwrap_or(0) + i32::from(!mine)),
             ..LeaseSpec::default()
@@ -146,12 +198,15 @@ impl LeaseKeeper {
             None => self.api.create(&params, &lease).await?,
         };
         self.held = Some(written);
+        self.renewed = Some(begun);
         Ok(Standing::Holder)
     }
 
     /// Clears the holder, and leaves the time of the last renewal as it is.
     async fn release(mut self) {
-        let Some(mut lease) = self.held.take() else { return };
+        let Some(mut lease) = self.held.take() else {
+            return;
+        };
         if let Some(spec) = &mut lease.spec {
             spec.holder_identity = None;
         }
@@ -165,30 +220,60 @@ impl LeaseKeeper {
     }
 }
 
+fn told(result: Result<Standing, kube::Error>) -> Result<Standing, String> {
+    result.map_err(|error| error.to_string())
+}
+
 /// A renewal is never earlier than the one before, whatever the clock did.
 fn later(before: Option<MicroTime>, now: MicroTime) -> MicroTime {
     match before {
-        Some(MicroTime(before)) if before >= now.0 => {
-            MicroTime(before.checked_add(jiff::SignedDuration::from_micros(1)).unwrap_or(before))
-        }
+        Some(MicroTime(before)) if before >= now.0 => MicroTime(
+            before
+                .checked_add(jiff::SignedDuration::from_micros(1))
+                .unwrap_or(before),
+        ),
         _ => now,
     }
 }
 
-fn decide(spec: Option<&LeaseSpec>, exists: bool, me: &str, seen: &mut Option<Seen>, now: Instant) -> Action {
+/// Whether a holder has to reckon that another agent has taken the Lease, which it could not renew in time.
+fn lapsed(standing: Standing, renewed: Option<Instant>, now: Instant) -> bool {
+    standing == Standing::Holder && renewed.is_none_or(|at| now.duration_since(at) >= DURATION)
+}
+
+fn decide(
+    spec: Option<&LeaseSpec>,
+    exists: bool,
+    me: &str,
+    seen: &mut Option<Seen>,
+    now: Instant,
+) -> Action {
     if !exists {
         return Action::Create;
     }
-    let holder = spec.and_then(|s| s.holder_identity.as_deref()).filter(|h| !h.is_empty());
-    let (Some(spec), Some(holder)) = (spec, holder) else { return Action::Take };
+    let holder = spec
+        .and_then(|s| s.holder_identity.as_deref())
+        .filter(|h| !h.is_empty());
+    let (Some(spec), Some(holder)) = (spec, holder) else {
+        return Action::Take;
+    };
     if holder == me {
         return Action::Take;
     }
-    let moved = seen.as_ref().is_none_or(|s| s.holder != holder || s.renewed != spec.renew_time);
+    let moved = seen
+        .as_ref()
+        .is_none_or(|s| s.holder != holder || s.renewed != spec.renew_time);
     if moved {
-        *seen = Some(Seen { holder: holder.to_owned(), renewed: spec.renew_time.clone(), at: now });
+        *seen = Some(Seen {
+            holder: holder.to_owned(),
+            renewed: spec.renew_time.clone(),
+            at: now,
+        });
     }
-    let valid = spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok()).map_or(DURATION, Duration::from_secs);
+    let valid = spec
+        .lease_duration_seconds
+        .and_then(|s| u64::try_from(s).ok())
+        .map_or(DURATION, Duration::from_secs);
     match seen {
         Some(s) if now.duration_since(s.at) >= valid => Action::Take,
         _ => Action::StandBy,
@@ -208,26 +293,58 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_free_lease_is_taken_and_a_missing_one_made() {
+    #[test]
+    fn a_free_lease_is_taken_and_a_missing_one_made() {
         let now = Instant::now();
         assert_eq!(decide(None, false, "me", &mut None, now), Action::Create);
         assert_eq!(decide(None, true, "me", &mut None, now), Action::Take);
-        assert_eq!(decide(Some(&LeaseSpec::default()), true, "me", &mut None, now), Action::Take);
-        assert_eq!(decide(Some(&held_by("me", 1)), true, "me", &mut None, now), Action::Take, "a restarted self");
+        assert_eq!(
+            decide(Some(&LeaseSpec::default()), true, "me", &mut None, now),
+            Action::Take
+        );
+        assert_eq!(
+            decide(Some(&held_by("me", 1)), true, "me", &mut None, now),
+            Action::Take,
+            "a restarted self"
+        );
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn another_holder_is_alive_as_long_as_its_renewals_move() {
+    #[test]
+    fn another_holder_is_alive_as_long_as_its_renewals_move() {
         let start = Instant::now();
         let at = |s| start + Duration::from_secs(s);
         let mut seen = None;
         // Its clock is years behind: only movement counts.
-        assert_eq!(decide(Some(&held_by("other", 1)), true, "me", &mut seen, at(0)), Action::StandBy);
-        assert_eq!(decide(Some(&held_by("other", 1)), true, "me", &mut seen, at(39)), Action::StandBy);
-        assert_eq!(decide(Some(&held_by("other", 2)), true, "me", &mut seen, at(45)), Action::StandBy);
-        assert_eq!(decide(Some(&held_by("other", 2)), true, "me", &mut seen, at(84)), Action::StandBy);
-        assert_eq!(decide(Some(&held_by("other", 2)), true, "me", &mut seen, at(85)), Action::Take);
+        assert_eq!(
+            decide(Some(&held_by("other", 1)), true, "me", &mut seen, at(0)),
+            Action::StandBy
+        );
+        assert_eq!(
+            decide(Some(&held_by("other", 1)), true, "me", &mut seen, at(39)),
+            Action::StandBy
+        );
+        assert_eq!(
+            decide(Some(&held_by("other", 2)), true, "me", &mut seen, at(45)),
+            Action::StandBy
+        );
+        assert_eq!(
+            decide(Some(&held_by("other", 2)), true, "me", &mut seen, at(84)),
+            Action::StandBy
+        );
+        assert_eq!(
+            decide(Some(&held_by("other", 2)), true, "me", &mut seen, at(85)),
+            Action::Take
+        );
+    }
+
+    #[test]
+    fn a_holder_that_cannot_renew_stops_writing_when_another_may_begin() {
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let lapsed = |standing, s| lapsed(standing, Some(start), at(s));
+        assert!(!lapsed(Standing::Holder, 39));
+        assert!(lapsed(Standing::Holder, 40));
+        assert!(!lapsed(Standing::Standby, 90), "it has nothing to lose");
     }
 
     #[test]

@@ -41,13 +41,41 @@ impl Metrics {
         let mut registry = Registry::with_prefix("washlet");
         let m = self.clone();
         registry.register("workloads", "Workloads assigned to this node", m.workloads);
-        registry.register("workloads_ready", "Workloads that answer", m.workloads_ready);
-        registry.register("status_writes", "Status writes, by outcome", m.status_writes);
-        registry.register("events_dropped", "Events over their budget, or not written", m.events_dropped);
-        registry.register("reference_reads", "Reads of Secrets, ConfigMaps and ServiceAccounts", m.reference_reads);
-        registry.register("watch_errors", "Errors of the watch on Workloads", m.watch_errors);
-        registry.register("lease_renewals_failed", "Renewals of the node's Lease that failed", m.lease_renewals_failed);
-        registry.register("lease_held", "Whether this agent holds the node's Lease", m.lease_held);
+        registry.register(
+            "workloads_ready",
+            "Workloads that answer",
+            m.workloads_ready,
+        );
+        registry.register(
+            "status_writes",
+            "Status writes, by outcome",
+            m.status_writes,
+        );
+        registry.register(
+            "events_dropped",
+            "Events over their budget, or not written",
+            m.events_dropped,
+        );
+        registry.register(
+            "reference_reads",
+            "Reads of Secrets, ConfigMaps and ServiceAccounts",
+            m.reference_reads,
+        );
+        registry.register(
+            "watch_errors",
+            "Errors of the watch on Workloads",
+            m.watch_errors,
+        );
+        registry.register(
+            "lease_renewals_failed",
+            "Renewals of the node's Lease that failed",
+            m.lease_renewals_failed,
+        );
+        registry.register(
+            "lease_held",
+            "Whether this agent holds the node's Lease",
+            m.lease_held,
+        );
         Arc::new(registry)
     }
 }

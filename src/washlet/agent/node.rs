@@ -20,6 +20,8 @@ use super::{super::api, FIELD_MANAGER, lease::Standing};
 const REFRESH: Duration = Duration::from_secs(60);
 /// Changes within this time are written together.
 const GATHER: Duration = Duration::from_secs(2);
+/// Longest time for a write: a connection that swallows requests must not stop the next try.
+const TIMEOUT: Duration = Duration::from_secs(15);
 /// Wait after a failed write.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -46,7 +48,10 @@ pub(super) struct HostObject {
 pub(super) async fn owner(client: &Client, node: &str) -> Option<OwnerReference> {
     let nodes = Api::<Node>::all(client.clone());
     loop {
-        match nodes.get_opt(node).await {
+        let Ok(found) = tokio::time::timeout(TIMEOUT, nodes.get_opt(node)).await else {
+            continue;
+        };
+        match found {
             Ok(Some(found)) => {
                 return Some(OwnerReference {
                     api_version: "v1".to_owned(),
@@ -57,11 +62,17 @@ pub(super) async fn owner(client: &Client, node: &str) -> Option<OwnerReference>
                 });
             }
             Ok(None) => {
-                tracing::warn!(node, "there is no Node of this name; the Host object and the Lease have no owner");
+                tracing::warn!(
+                    node,
+                    "there is no Node of this name; the Host object and the Lease have no owner"
+                );
                 return None;
             }
             Err(kube::Error::Api(status)) if status.code == 403 => {
-                tracing::warn!(node, "the Node may not be read; the Host object and the Lease have no owner");
+                tracing::warn!(
+                    node,
+                    "the Node may not be read; the Host object and the Lease have no owner"
+                );
                 return None;
             }
             Err(error) => {
@@ -74,7 +85,11 @@ pub(super) async fn owner(client: &Client, node: &str) -> Option<OwnerReference>
 
 impl HostObject {
     /// Keeps the object up to date while this agent holds the node's Lease.
-    pub async fn run(self, mut standing: watch::Receiver<Standing>, mut load: watch::Receiver<Load>) {
+    pub async fn run(
+        self,
+        mut standing: watch::Receiver<Standing>,
+        mut load: watch::Receiver<Load>,
+    ) {
         let api: Api<api::Host> = Api::namespaced(self.client.clone(), &self.namespace);
         let mut cpu = CpuMeter::default();
         let mut created = false;
@@ -83,11 +98,11 @@ impl HostObject {
                 return;
             }
             let now = *load.borrow_and_update();
-            let written = self.write(&api, now, &mut created, &mut cpu).await;
-            let wait = match written {
-                Ok(()) => REFRESH,
-                Err(error) => {
-                    tracing::warn!(%error, "Host object not written; trying again");
+            let written = self.write(&api, now, &mut created, &mut cpu);
+            let wait = match tokio::time::timeout(TIMEOUT, written).await {
+                Ok(Ok(())) => REFRESH,
+                failed => {
+                    tracing::warn!(?failed, "Host object not written; trying again");
                     created = false;
                     RETRY
                 }
@@ -123,7 +138,8 @@ impl HostObject {
                 "hostname": hostname(),
                 "httpPort": self.http.port(),
             });
-            api.patch(&self.node, &params, &Patch::Apply(&object)).await?;
+            api.patch(&self.node, &params, &Patch::Apply(&object))
+                .await?;
             *created = true;
         }
         let before = api_conditions(api, &self.node).await?;
@@ -133,7 +149,8 @@ impl HostObject {
             "metadata": { "name": self.node },
             "status": self.status(load, &before, cpu),
         });
-        api.patch_status(&self.node, &params, &Patch::Apply(&status)).await?;
+        api.patch_status(&self.node, &params, &Patch::Apply(&status))
+            .await?;
         Ok(())
     }
 
@@ -155,7 +172,11 @@ impl HostObject {
             workload_count: count(load.workloads),
             last_seen: Some(Time(now)),
             conditions: vec![ready(load.draining, before, now)],
-            addresses: if ip.is_unspecified() { Vec::new() } else { vec![ip.to_string()] },
+            addresses: if ip.is_unspecified() {
+                Vec::new()
+            } else {
+                vec![ip.to_string()]
+            },
             interfaces: self.interfaces.clone(),
             boot_id: read("/proc/sys/kernel/random/boot_id"),
             ..api::HostStatus::default()
@@ -164,9 +185,15 @@ impl HostObject {
 }
 
 /// The conditions as they are, so that the time of the last transition is kept over restarts.
-async fn api_conditions(api: &Api<api::Host>, name: &str) -> Result<Vec<api::Condition>, kube::Error> {
+async fn api_conditions(
+    api: &Api<api::Host>,
+    name: &str,
+) -> Result<Vec<api::Condition>, kube::Error> {
     let host = api.get_opt(name).await?;
-    Ok(host.and_then(|h| h.status).map(|s| s.conditions).unwrap_or_default())
+    Ok(host
+        .and_then(|h| h.status)
+        .map(|s| s.conditions)
+        .unwrap_or_default())
 }
 
 fn ready(draining: bool, before: &[api::Condition], now: Timestamp) -> api::Condition {
@@ -175,19 +202,25 @@ fn ready(draining: bool, before: &[api::Condition], now: Timestamp) -> api::Cond
     } else {
         ("True", "AgentReady", "The agent takes workloads.")
     };
-    let same = before.iter().find(|c| c.type_ == "Ready" && c.status == status);
+    let same = before
+        .iter()
+        .find(|c| c.type_ == "Ready" && c.status == status);
     api::Condition {
         type_: "Ready".to_owned(),
         status: status.to_owned(),
         reason: reason.to_owned(),
         message: message.to_owned(),
-        last_transition_time: same.and_then(|c| c.last_transition_time.clone()).or(Some(Time(now))),
+        last_transition_time: same
+            .and_then(|c| c.last_transition_time.clone())
+            .or(Some(Time(now))),
         ..api::Condition::default()
     }
 }
 
 fn read(path: &str) -> Option<String> {
-    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+    fs::read_to_string(path)
+        .ok()
+        .map(|text| text.trim().to_owned())
 }
 
 fn hostname() -> Option<String> {
@@ -199,7 +232,11 @@ fn memory() -> (Option<i64>, Option<i64>) {
     let text = read("/proc/meminfo").unwrap_or_default();
     let field = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        line.split_whitespace().next()?.parse::<i64>().ok().map(|kib| kib * 1024)
+        line.split_whitespace()
+            .next()?
+            .parse::<i64>()
+            .ok()
+            .map(|kib| kib * 1024)
     };
     (field("MemTotal:"), field("MemAvailable:"))
 }
@@ -214,14 +251,22 @@ impl CpuMeter {
     /// Share of all processors in use since the last call, in percent; none at the first.
     fn percent(&mut self) -> Option<f64> {
         let text = read("/proc/stat")?;
-        let ticks: Vec<u64> =
-            text.lines().next()?.split_whitespace().skip(1).filter_map(|t| t.parse().ok()).collect();
+        let ticks: Vec<u64> = text
+            .lines()
+            .next()?
+            .split_whitespace()
+            .skip(1)
+            .filter_map(|t| t.parse().ok())
+            .collect();
         let total: u64 = ticks.iter().take(8).sum();
         let idle: u64 = ticks.iter().skip(3).take(2).sum();
         let (total_before, idle_before) = self.before.replace((total, idle))?;
         let passed = total.checked_sub(total_before).filter(|p| *p > 0)?;
         let idle = idle.saturating_sub(idle_before);
-        #[expect(clippy::cast_precision_loss, reason = "ticks between two reads are few")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "ticks between two reads are few"
+        )]
         let share = 100.0 * (1.0 - idle as f64 / passed as f64);
         Some(share.clamp(0.0, 100.0))
     }

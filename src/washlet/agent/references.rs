@@ -51,11 +51,18 @@ impl References {
     pub fn want(&mut self, uid: &str, keys: &HashSet<ReferenceKey>, since: Instant) {
         self.forget_all_but(uid, keys);
         for key in keys {
-            let entry = self.entries.entry(key.clone()).or_insert_with(|| Entry::new(since));
+            let entry = self
+                .entries
+                .entry(key.clone())
+                .or_insert_with(|| Entry::new(since));
             entry.users.insert(uid.to_owned());
             if !entry.fresh(since) {
                 entry.next = entry.next.min(since);
                 entry.asked = true;
+            } else if let Some(read) = entry.read_at.filter(|read| *read < since) {
+                // What was read for somebody else may have changed before this one asked: looked at once more when the
+                // burst is over.
+                entry.next = entry.next.min(read + FRESH);
             }
         }
     }
@@ -89,17 +96,27 @@ impl References {
 
     /// The answer, if it is fresh for somebody who asked at `since`.
     pub fn get(&self, key: &ReferenceKey, since: Instant) -> Option<&Outcome> {
-        self.entries.get(key).filter(|entry| entry.fresh(since))?.outcome.as_ref()
+        self.entries
+            .get(key)
+            .filter(|entry| entry.fresh(since))?
+            .outcome
+            .as_ref()
     }
 
     /// UIDs of those who name an object.
     pub fn users(&self, key: &ReferenceKey) -> Vec<String> {
-        self.entries.get(key).map(|e| e.users.iter().cloned().collect()).unwrap_or_default()
+        self.entries
+            .get(key)
+            .map(|e| e.users.iter().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// What is to be read now; it counts as being read from here on.
     pub fn due(&mut self, now: Instant) -> Vec<ReferenceKey> {
-        let due = self.entries.iter_mut().filter(|(_, e)| e.reading.is_none() && e.next <= now);
+        let due = self
+            .entries
+            .iter_mut()
+            .filter(|(_, e)| e.reading.is_none() && e.next <= now);
         due.map(|(key, entry)| {
             entry.reading = Some(now);
             key.clone()
@@ -109,15 +126,24 @@ impl References {
 
     /// When something is due next.
     pub fn next(&self) -> Option<Instant> {
-        self.entries.values().filter(|e| e.reading.is_none()).map(|e| e.next).min()
+        self.entries
+            .values()
+            .filter(|e| e.reading.is_none())
+            .map(|e| e.next)
+            .min()
     }
 
     /// A read ended; none means that the API server gave no answer, and the last one stands. Says whether anything is new
     /// for the users.
     pub fn learned(&mut self, key: &ReferenceKey, outcome: Option<Outcome>, now: Instant) -> bool {
-        self.spread = self.spread.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        self.spread = self
+            .spread
+            .wrapping_mul(1_664_525)
+            .wrapping_add(1_013_904_223);
         let quarter = HEALTHY / 4 * (self.spread >> 24) / 256;
-        let Some(entry) = self.entries.get_mut(key) else { return false };
+        let Some(entry) = self.entries.get_mut(key) else {
+            return false;
+        };
         let begun = entry.reading.take().unwrap_or(now);
         let answered = outcome.is_some();
         let mut news = false;
@@ -127,13 +153,17 @@ impl References {
             entry.outcome = Some(outcome);
             entry.read_at = Some(begun);
         }
-        let healthy = answered && entry.waiting.is_empty() && matches!(entry.outcome, Some(Outcome::Found(_)));
+        // What is missing but nobody misses (a pull secret of a public image) can wait too.
+        let healthy = answered && entry.waiting.is_empty();
         entry.next = now
             + if healthy {
                 entry.reads_waited = 0;
                 HEALTHY - quarter
             } else {
-                let wait = LATER_WAITS.get(entry.reads_waited).or(LATER_WAITS.last()).copied();
+                let wait = LATER_WAITS
+                    .get(entry.reads_waited)
+                    .or(LATER_WAITS.last())
+                    .copied();
                 entry.reads_waited += 1;
                 wait.unwrap_or(HEALTHY)
             };
@@ -157,5 +187,127 @@ impl Entry {
 
     fn fresh(&self, since: Instant) -> bool {
         self.read_at.is_some_and(|read| read + FRESH >= since)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::washlet::convert::{ReferenceKind, Referenced};
+
+    fn key(name: &str) -> ReferenceKey {
+        ReferenceKey {
+            kind: ReferenceKind::ConfigMap,
+            namespace: "default".into(),
+            name: name.into(),
+        }
+    }
+
+    fn found() -> Outcome {
+        let map = k8s_openapi::api::core::v1::ConfigMap::default();
+        Outcome::Found(Referenced::from(map))
+    }
+
+    fn secs(s: u64) -> Duration {
+        Duration::from_secs(s)
+    }
+
+    #[test]
+    fn two_workloads_share_one_read() {
+        let (mut refs, now) = (References::default(), Instant::now());
+        refs.want("a", &HashSet::from([key("x")]), now);
+        refs.want("b", &HashSet::from([key("x")]), now);
+        assert_eq!(refs.due(now), [key("x")]);
+        assert_eq!(refs.due(now + secs(60)), [], "one read at a time");
+        assert!(refs.get(&key("x"), now).is_none());
+        assert!(refs.learned(&key("x"), Some(found()), now));
+        assert_eq!(refs.get(&key("x"), now), Some(&found()));
+        assert_eq!(refs.users(&key("x")).len(), 2);
+    }
+
+    #[test]
+    fn a_new_generation_gets_a_fresh_answer() {
+        let (mut refs, now) = (References::default(), Instant::now());
+        refs.want("a", &HashSet::from([key("x")]), now);
+        refs.due(now);
+        refs.learned(&key("x"), Some(found()), now);
+        let later = now + secs(10);
+        refs.want("a", &HashSet::from([key("x")]), later);
+        assert!(
+            refs.get(&key("x"), later).is_none(),
+            "what was read before does not count"
+        );
+        assert_eq!(refs.due(later), [key("x")]);
+        assert!(
+            refs.learned(&key("x"), Some(found()), later),
+            "told though it is the same"
+        );
+    }
+
+    #[test]
+    fn what_was_read_for_another_is_confirmed_after_the_burst() {
+        let (mut refs, now) = (References::default(), Instant::now());
+        refs.want("a", &HashSet::from([key("x")]), now);
+        refs.due(now);
+        refs.learned(&key("x"), Some(found()), now);
+        let soon = now + FRESH / 2;
+        refs.want("b", &HashSet::from([key("x")]), soon);
+        assert_eq!(refs.get(&key("x"), soon), Some(&found()));
+        assert_eq!(refs.due(soon), [], "one read for both");
+        let later = now + FRESH;
+        assert_eq!(refs.due(later), [key("x")]);
+        assert!(refs.learned(&key("x"), Some(Outcome::Missing), later));
+        refs.want("b", &HashSet::from([key("x")]), soon);
+        assert_eq!(refs.due(later + FRESH / 2), [], "once is enough");
+    }
+
+    #[test]
+    fn healthy_objects_are_read_seldom_and_awaited_ones_often() {
+        let (mut refs, now) = (References::default(), Instant::now());
+        refs.want("a", &HashSet::from([key("x")]), now);
+        refs.due(now);
+        refs.learned(&key("x"), Some(found()), now);
+        let next = refs.next().expect("a next read");
+        assert!(
+            next > now + secs(20) && next <= now + secs(30),
+            "{:?}",
+            next - now
+        );
+        refs.waits("a", true, now);
+        assert_eq!(refs.next(), Some(now + secs(1)));
+        for wait in [2, 5, 5] {
+            let at = refs.next().expect("a next read");
+            assert_eq!(refs.due(at), [key("x")]);
+            assert!(!refs.learned(&key("x"), Some(found()), at), "nothing new");
+            assert_eq!(refs.next(), Some(at + secs(wait)));
+        }
+        refs.waits("a", false, now);
+        let at = refs.next().expect("a next read");
+        refs.due(at);
+        refs.learned(&key("x"), Some(found()), at);
+        assert!(refs.next() > Some(at + secs(20)), "calm again");
+    }
+
+    #[test]
+    fn no_answer_keeps_the_last_one() {
+        let (mut refs, now) = (References::default(), Instant::now());
+        refs.want("a", &HashSet::from([key("x")]), now);
+        refs.due(now);
+        refs.learned(&key("x"), Some(found()), now);
+        let at = now + secs(30);
+        refs.due(at);
+        assert!(!refs.learned(&key("x"), None, at));
+        assert_eq!(refs.get(&key("x"), now), Some(&found()));
+        assert_eq!(refs.next(), Some(at + secs(2)), "asked again soon");
+    }
+
+    #[test]
+    fn what_nobody_names_is_forgotten() {
+        let (mut refs, now) = (References::default(), Instant::now());
+        refs.want("a", &HashSet::from([key("x"), key("y")]), now);
+        refs.want("a", &HashSet::from([key("y")]), now);
+        assert_eq!(refs.due(now), [key("y")]);
+        refs.forget("a");
+        assert_eq!(refs.next(), None);
     }
 }

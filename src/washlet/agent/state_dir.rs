@@ -33,14 +33,9 @@ impl StateDir {
         Ok(Self { path, _lock: lock })
     }
 
-    /// Where images are.
-    pub fn images(&self) -> PathBuf {
-        self.path.join("images")
-    }
-
-    /// Where compiled code is.
-    pub fn compiled(&self) -> PathBuf {
-        self.path.join("compiled")
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// A name for this agent that a restarted one has again, and no other one on any machine: in a pod, the machine's name is
@@ -66,6 +61,9 @@ mod tests {
         assert!(second.to_string().contains("another agent"), "{second}");
         let instance = first.instance();
         drop(first);
-        assert_eq!(StateDir::open(&path).expect("free again").instance(), instance);
+        assert_eq!(
+            StateDir::open(&path).expect("free again").instance(),
+            instance
+        );
     }
 }

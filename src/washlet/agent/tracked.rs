@@ -33,7 +33,11 @@ const COMING_BACK: Duration = Duration::from_secs(10);
 /// Least time between two writes for one workload, unless Ready flips.
 const BETWEEN_WRITES: Duration = Duration::from_secs(1);
 /// Wait after a failed write, by number of failures.
-const RETRY: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(5)];
+const RETRY: [Duration; 3] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+];
 
 /// When to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,13 +106,31 @@ impl Tracked {
 
     /// A workload whose object this version cannot read. What runs of it goes on running.
     pub fn unreadable(invalid: &InvalidObject, before: Option<Self>, now: Instant) -> Self {
-        let mut object = before.as_ref().map(|b| (*b.object).clone()).unwrap_or_default();
+        let mut object = before
+            .as_ref()
+            .map(|b| (*b.object).clone())
+            .unwrap_or_default();
         object.metadata = invalid.metadata.clone();
         let mut tracked = before.unwrap_or_else(|| Self::new(Arc::default(), now));
         tracked.object = Arc::new(object);
-        let message = format!("the object cannot be read by this version of washlet: {}", invalid.error);
-        tracked.set_fault(Some(Fault::new(Stage::Accept, Reason::UnsupportedSpec, message)), now);
+        let message = format!(
+            "the object cannot be read by this version of washlet: {}",
+            invalid.error
+        );
+        tracked.set_fault(
+            Some(Fault::new(Stage::Accept, Reason::UnsupportedSpec, message)),
+            now,
+        );
         tracked
+    }
+
+    /// Whether the object that is known is newer than another state of it. Versions of one object are numbers that grow (KEP
+    /// 5504); any that is no number is taken for newer.
+    pub fn is_newer_than(&self, object: &api::Workload) -> bool {
+        let version = |o: &api::Workload| o.metadata.resource_version.as_ref()?.parse::<u64>().ok();
+        version(&self.object)
+            .zip(version(object))
+            .is_some_and(|(known, told)| known > told)
     }
 
     /// Takes the newest state of the object. Says whether it asks for something else than before.
@@ -193,7 +215,11 @@ impl Tracked {
 
     /// Whether it answers as it should.
     pub fn is_ready(&self) -> bool {
-        !self.draining && self.observed.as_ref().is_some_and(|o| o.progress == Progress::Running)
+        !self.draining
+            && self
+                .observed
+                .as_ref()
+                .is_some_and(|o| o.progress == Progress::Running)
     }
 
     pub fn components(&self) -> usize {
@@ -204,7 +230,9 @@ impl Tracked {
 
     /// Tells what is new since the last time.
     pub fn tell(&mut self, events: &Events) {
-        let Some((told, tone, action, note)) = self.news() else { return };
+        let Some((told, tone, action, note)) = self.news() else {
+            return;
+        };
         if self.told.as_ref() == Some(&told) {
             return;
         }
@@ -214,7 +242,13 @@ impl Tracked {
             Told::Draining => "Killing",
         };
         self.told = Some(told);
-        events.tell(News { regarding: self.regarding(), tone, reason, action, note });
+        events.tell(News {
+            regarding: self.regarding(),
+            tone,
+            reason,
+            action,
+            note,
+        });
     }
 
     /// Tells of pull secrets that cannot be used, once for each set of them.
@@ -233,26 +267,54 @@ impl Tracked {
         }
         self.unusable = unusable;
         if !self.unusable.is_empty() {
-            let note = format!("image pull secrets that cannot be used: {}", self.unusable.join("; "));
+            let note = format!(
+                "image pull secrets that cannot be used: {}",
+                self.unusable.join("; ")
+            );
             let reason = "FailedToRetrieveImagePullSecret";
-            events.tell(News { regarding: self.regarding(), tone: Tone::Warning, reason, action: "Pulling", note });
+            events.tell(News {
+                regarding: self.regarding(),
+                tone: Tone::Warning,
+                reason,
+                action: "Pulling",
+                note,
+            });
         }
     }
 
     fn news(&self) -> Option<(Told, Tone, &'static str, String)> {
         if self.draining {
-            return Some((Told::Draining, Tone::Normal, "Draining", "the agent is shutting down".to_owned()));
+            return Some((
+                Told::Draining,
+                Tone::Normal,
+                "Draining",
+                "the agent is shutting down".to_owned(),
+            ));
         }
         if let Some(fault) = self.trouble() {
             let told = Told::Fault(fault.reason, fault.message.clone());
             return Some((told, Tone::Warning, "Starting", fault.message.clone()));
         }
         let observed = self.observed.as_ref()?;
-        let serving = observed.serving.as_ref().filter(|_| observed.progress == Progress::Running)?;
-        let took = observed.timings.assigned.zip(observed.timings.started).and_then(|(a, s)| s.duration_since(a).ok());
-        let took = took.map(|t| format!(" {:.1} ms after it was seen", t.as_secs_f64() * 1000.0)).unwrap_or_default();
+        let serving = observed
+            .serving
+            .as_ref()
+            .filter(|_| observed.progress == Progress::Running)?;
+        let took = observed
+            .timings
+            .assigned
+            .zip(observed.timings.started)
+            .and_then(|(a, s)| s.duration_since(a).ok());
+        let took = took
+            .map(|t| format!(" {:.1} ms after it was seen", t.as_secs_f64() * 1000.0))
+            .unwrap_or_default();
         let note = format!("generation {} answers{took}", serving.generation);
-        Some((Told::Serving(serving.generation), Tone::Normal, "Starting", note))
+        Some((
+            Told::Serving(serving.generation),
+            Tone::Normal,
+            "Starting",
+            note,
+        ))
     }
 
     fn regarding(&self) -> ObjectReference {
@@ -263,11 +325,27 @@ impl Tracked {
 
     /// When the status is to be written.
     pub fn plan(&self, now: Instant) -> WritePlan {
-        let Some(dirty) = self.dirty.filter(|_| !self.in_flight) else { return WritePlan::Nothing };
-        let retry = self.failures.checked_sub(1).map(|n| RETRY.get(n).or(RETRY.last()).copied().unwrap_or_default());
-        let pause = retry.unwrap_or(if self.flips() { Duration::ZERO } else { BETWEEN_WRITES });
-        let at = self.last_write.map_or(dirty, |last| dirty.max(last + pause)).max(self.since + self.patience());
-        if at <= now { WritePlan::Now } else { WritePlan::At(at) }
+        let Some(dirty) = self.dirty.filter(|_| !self.in_flight) else {
+            return WritePlan::Nothing;
+        };
+        let retry = self
+            .failures
+            .checked_sub(1)
+            .map(|n| RETRY.get(n).or(RETRY.last()).copied().unwrap_or_default());
+        let pause = retry.unwrap_or(if self.flips() {
+            Duration::ZERO
+        } else {
+            BETWEEN_WRITES
+        });
+        let at = self
+            .last_write
+            .map_or(dirty, |last| dirty.max(last + pause))
+            .max(self.since + self.patience());
+        if at <= now {
+            WritePlan::Now
+        } else {
+            WritePlan::At(at)
+        }
     }
 
     /// How long a generation that is being started is left unreported.
@@ -279,7 +357,9 @@ impl Tracked {
         };
         match (under_way && !self.draining, self.written_ready()) {
             (false, _) => Duration::ZERO,
-            (true, Some(generation)) if generation == self.object.metadata.generation => COMING_BACK,
+            (true, Some(generation)) if generation == self.object.metadata.generation => {
+                COMING_BACK
+            }
             (true, _) => UNDER_WAY,
         }
     }
@@ -287,7 +367,9 @@ impl Tracked {
     /// The generation that was last written as Ready.
     fn written_ready(&self) -> Option<Option<i64>> {
         let conditions = &self.object.status.as_ref()?.conditions;
-        let ready = conditions.iter().find(|c| c.type_ == api::condition_type::READY)?;
+        let ready = conditions
+            .iter()
+            .find(|c| c.type_ == api::condition_type::READY)?;
         (ready.status == "True").then_some(ready.observed_generation)
     }
 
@@ -298,7 +380,12 @@ impl Tracked {
     }
 
     /// The status to write; none if it is written already.
-    pub fn begin_write(&mut self, node: &str, now: SystemTime, monotonic: Instant) -> Option<Write> {
+    pub fn begin_write(
+        &mut self,
+        node: &str,
+        now: SystemTime,
+        monotonic: Instant,
+    ) -> Option<Write> {
         self.dirty = None;
         let meta = &self.object.metadata;
         let status = status::status(&StatusInput {

@@ -41,12 +41,20 @@ pub(super) enum Change {
 type Source = usize;
 
 /// Watches in the background until the receiver is dropped.
-pub(super) fn spawn(client: &Client, node: &str, namespaces: &[String], metrics: Metrics) -> mpsc::Receiver<Change> {
+pub(super) fn spawn(
+    client: &Client,
+    node: &str,
+    namespaces: &[String],
+    metrics: Metrics,
+) -> mpsc::Receiver<Change> {
     let (changes, receiver) = mpsc::channel(1024);
     let apis: Vec<Api<DeserializeGuard<api::Workload>>> = if namespaces.is_empty() {
         vec![Api::all(client.clone())]
     } else {
-        namespaces.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect()
+        namespaces
+            .iter()
+            .map(|namespace| Api::namespaced(client.clone(), namespace))
+            .collect()
     };
     let mut streams = Vec::new();
     for api in apis {
@@ -66,7 +74,9 @@ fn events(
     config: watcher::Config,
     source: Source,
 ) -> impl Stream<Item = (Source, Told)> + Send {
-    watcher(api, config).backoff(Doubling::default()).map(move |told| (source, told))
+    watcher(api, config)
+        .backoff(Doubling::default())
+        .map(move |told| (source, told))
 }
 
 async fn merge(
@@ -74,7 +84,10 @@ async fn merge(
     changes: mpsc::Sender<Change>,
     metrics: Metrics,
 ) {
-    let mut view = View { unsynced: (0..streams.len()).collect(), ..View::default() };
+    let mut view = View {
+        unsynced: (0..streams.len()).collect(),
+        ..View::default()
+    };
     let mut told = stream::select_all(streams);
     while let Some((source, told)) = told.next().await {
         let news = match told {
@@ -103,9 +116,13 @@ impl Iterator for Doubling {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        let wait = MIN_BACKOFF.saturating_mul(1 << self.tries.min(10)).min(MAX_BACKOFF);
+        let wait = MIN_BACKOFF
+            .saturating_mul(1 << self.tries.min(10))
+            .min(MAX_BACKOFF);
         self.tries = self.tries.saturating_add(1);
-        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
+        let nanos = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.subsec_nanos());
         Some(wait - wait / 4 * (nanos % 256) / 256)
     }
 }
@@ -127,14 +144,21 @@ struct View {
 }
 
 impl View {
-    fn take(&mut self, source: Source, event: Event<DeserializeGuard<api::Workload>>) -> Vec<Change> {
+    fn take(
+        &mut self,
+        source: Source,
+        event: Event<DeserializeGuard<api::Workload>>,
+    ) -> Vec<Change> {
         match event {
             Event::Init => {
                 self.relisted.insert(source, HashSet::new());
                 Vec::new()
             }
             Event::InitApply(object) => {
-                self.relisted.entry(source).or_default().insert(object.uid().unwrap_or_default());
+                self.relisted
+                    .entry(source)
+                    .or_default()
+                    .insert(object.uid().unwrap_or_default());
                 vec![self.seen(source, object)]
             }
             Event::InitDone => self.relist_done(source),
@@ -148,7 +172,10 @@ impl View {
     }
 
     fn seen(&mut self, source: Source, object: DeserializeGuard<api::Workload>) -> Change {
-        self.shown.entry(source).or_default().insert(object.uid().unwrap_or_default());
+        self.shown
+            .entry(source)
+            .or_default()
+            .insert(object.uid().unwrap_or_default());
         match object.0 {
             Ok(workload) => Change::Seen(Arc::new(workload)),
             Err(invalid) => Change::Unreadable(Box::new(invalid)),
@@ -158,9 +185,14 @@ impl View {
     /// A complete list has been read: what it lacks was deleted while nobody was looking.
     fn relist_done(&mut self, source: Source) -> Vec<Change> {
         let listed = self.relisted.remove(&source).unwrap_or_default();
-        let shown = self.shown.insert(source, listed.clone()).unwrap_or_default();
-        let mut changes: Vec<Change> =
-            shown.difference(&listed).filter_map(|uid| self.gone(uid.clone())).collect();
+        let shown = self
+            .shown
+            .insert(source, listed.clone())
+            .unwrap_or_default();
+        let mut changes: Vec<Change> = shown
+            .difference(&listed)
+            .filter_map(|uid| self.gone(uid.clone()))
+            .collect();
         if self.unsynced.remove(&source) && self.unsynced.is_empty() {
             changes.push(Change::Synced);
         }
@@ -170,5 +202,76 @@ impl View {
     /// Gone from one watch is gone from the node only if no other shows it.
     fn gone(&self, uid: String) -> Option<Change> {
         (!self.shown.values().any(|uids| uids.contains(&uid))).then_some(Change::Gone(uid))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(uid: &str) -> DeserializeGuard<api::Workload> {
+        let mut workload = api::Workload::default();
+        workload.metadata.uid = Some(uid.to_owned());
+        DeserializeGuard(Ok(workload))
+    }
+
+    fn view() -> View {
+        View {
+            unsynced: (0..2).collect(),
+            ..View::default()
+        }
+    }
+
+    /// Changes in a short form.
+    fn told(changes: &[Change]) -> Vec<String> {
+        let name = |change: &Change| match change {
+            Change::Seen(w) => format!("seen {}", w.uid().unwrap_or_default()),
+            Change::Unreadable(_) => "unreadable".to_owned(),
+            Change::Gone(uid) => format!("gone {uid}"),
+            Change::Synced => "synced".to_owned(),
+        };
+        changes.iter().map(name).collect()
+    }
+
+    #[test]
+    fn synced_when_every_watch_is() {
+        let mut view = view();
+        for (source, expected) in [(0, vec![]), (1, vec!["synced"])] {
+            view.take(source, Event::Init);
+            assert_eq!(told(&view.take(source, Event::InitDone)), expected);
+        }
+    }
+
+    #[test]
+    fn gone_from_one_watch_is_not_gone_from_the_node() {
+        let mut view = view();
+        view.take(0, Event::Apply(object("a")));
+        view.take(1, Event::Apply(object("a")));
+        assert!(view.take(1, Event::Delete(object("a"))).is_empty());
+        assert_eq!(told(&view.take(0, Event::Delete(object("a")))), ["gone a"]);
+    }
+
+    #[test]
+    fn a_new_list_reveals_what_was_deleted_meanwhile() {
+        let mut view = view();
+        view.take(0, Event::Apply(object("a")));
+        view.take(0, Event::Apply(object("b")));
+        view.take(0, Event::Init);
+        assert_eq!(
+            told(&view.take(0, Event::InitApply(object("b")))),
+            ["seen b"]
+        );
+        assert_eq!(told(&view.take(0, Event::InitDone)), ["gone a"]);
+    }
+
+    #[test]
+    fn a_list_that_breaks_off_deletes_nothing() {
+        let mut view = view();
+        view.take(0, Event::Apply(object("a")));
+        view.take(0, Event::Init);
+        // The connection breaks here, and the list begins anew.
+        view.take(0, Event::Init);
+        view.take(0, Event::InitApply(object("a")));
+        assert!(view.take(0, Event::InitDone).is_empty());
     }
 }

@@ -54,9 +54,14 @@ impl ConvertError {
             .clone()
             .next()
             .map_or(Reason::InvalidSpec, |p| p.reason);
+        let component = these.clone().next().and_then(|p| p.component.clone());
+        let component = component.filter(|c| these.all(|p| p.component.as_ref() == Some(c)));
+        let these = self.problems.iter().filter(|p| p.stage == stage);
         let message = these
-            .clone()
-            .map(ToString::to_string)
+            .map(|problem| match (&problem.component, &component) {
+                (Some(name), None) => format!("component \"{name}\": {problem}"),
+                _ => problem.to_string(),
+            })
             .collect::<Vec<_>>()
             .join("; ");
         let class = if stage == Stage::Accept {
@@ -65,12 +70,9 @@ impl ConvertError {
             Class::Retry
         };
         let fault = Fault::new(stage, reason, message).class(class);
-        let component = these.clone().next().and_then(|p| p.component.clone());
-        match component {
-            Some(name) if these.all(|p| p.component.as_ref() == Some(&name)) => {
-                fault.of_component(name)
-            }
-            _ => fault,
+        match &component {
+            Some(name) => fault.in_component(name),
+            None => fault,
         }
     }
 }

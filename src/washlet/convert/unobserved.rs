@@ -1,9 +1,11 @@
 //! Fields of the schema that nothing observes yet. A workload that sets one is refused; it is never run as if the field were
 //! not there.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
-use super::problem::Problems;
+use super::{named, problem::Problems};
 use crate::{
     fault::{Reason, Stage},
     washlet::api,
@@ -60,9 +62,9 @@ const fn field(field: &'static str, feature: &'static str) -> Unobserved {
 }
 
 /// Adds a problem for each unobserved field that is set.
-pub(super) fn check(spec: &api::WorkloadSpec, problems: &mut Problems) {
+pub(super) fn check(workload: &api::WorkloadSpec, problems: &mut Problems) {
     // The types of a manifest always have a JSON form.
-    let spec = serde_json::to_value(spec).unwrap_or_default();
+    let spec = serde_json::to_value(workload).unwrap_or_default();
     for unobserved in UNOBSERVED {
         let mut set = Vec::new();
         find(
@@ -81,9 +83,17 @@ pub(super) fn check(spec: &api::WorkloadSpec, problems: &mut Problems) {
                 "asks for {}, which this version does not have; remove the field",
                 unobserved.feature
             );
+            problems.component = component_of(&path, workload);
             problems.add(Stage::Accept, Reason::UnsupportedSpec, path, text);
         }
     }
+    problems.component = None;
+}
+
+/// The component that a path is about, if it is about one.
+fn component_of(path: &str, workload: &api::WorkloadSpec) -> Option<Arc<str>> {
+    let (index, _) = path.strip_prefix("spec.components[")?.split_once(']')?;
+    named(workload.components.get(index.parse::<usize>().ok()?)?)
 }
 
 /// Visits all that a path with `[]` leads to.

@@ -21,7 +21,10 @@ pub(super) struct Watcher {
 }
 
 /// Watches the paths that were given, and the files that they named.
-pub(super) fn watch(paths: &[PathBuf], files: &BTreeSet<PathBuf>) -> Result<Watcher, notify::Error> {
+pub(super) fn watch(
+    paths: &[PathBuf],
+    files: &BTreeSet<PathBuf>,
+) -> Result<Watcher, notify::Error> {
     let (told, events) = mpsc::channel(1);
     let inner = notify::recommended_watcher(move |event: Result<notify::Event, notify::Error>| {
         if event.is_ok_and(|e| !e.kind.is_access()) {
@@ -29,7 +32,11 @@ pub(super) fn watch(paths: &[PathBuf], files: &BTreeSet<PathBuf>) -> Result<Watc
             let _ = told.try_send(());
         }
     })?;
-    let mut watcher = Watcher { inner, folders: BTreeSet::new(), events };
+    let mut watcher = Watcher {
+        inner,
+        folders: BTreeSet::new(),
+        events,
+    };
     for folder in paths.iter().filter(|p| p.is_dir()) {
         watcher.folder(folder)?;
     }
@@ -41,7 +48,9 @@ pub(super) fn watch(paths: &[PathBuf], files: &BTreeSet<PathBuf>) -> Result<Watc
 
 /// Ready when files have changed and come to rest; never without a watcher.
 pub(super) async fn changed(watcher: &mut Option<Watcher>) {
-    let Some(watcher) = watcher else { return std::future::pending().await };
+    let Some(watcher) = watcher else {
+        return std::future::pending().await;
+    };
     if watcher.events.recv().await.is_none() {
         return std::future::pending().await;
     }
@@ -67,5 +76,7 @@ impl Watcher {
 }
 
 fn parent(file: &Path) -> &Path {
-    file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    file.parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
 }

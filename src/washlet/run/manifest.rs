@@ -1,8 +1,10 @@
 //! From files to desired states: finds YAML, takes it apart, and says file, line and field of all that is wrong.
 
+mod place;
+
 use std::{
     collections::{BTreeSet, HashMap},
-    fmt, fs,
+    fs,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io::{self, Read as _},
     path::{Path, PathBuf},
@@ -11,6 +13,7 @@ use std::{
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
 use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use crate::{
     spec::{self, Source},
@@ -19,6 +22,9 @@ use crate::{
         convert::{self, Outcome, ReferenceKey, ReferenceKind, Referenced, Resolved},
     },
 };
+
+use place::Document;
+pub use place::{ManifestError, Problem};
 
 /// The namespace of what names none.
 const NAMESPACE: &str = "default";
@@ -35,40 +41,11 @@ pub(super) struct Loaded {
     pub files: BTreeSet<PathBuf>,
 }
 
-/// Something wrong in a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// The file, as it was named.
-    pub file: PathBuf,
-    /// The line in it, from 1; none if it is about the file as a whole.
-    pub line: Option<u64>,
-    /// What is wrong, with the field.
-    pub message: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.file.display())?;
-        if let Some(line) = self.line {
-            write!(f, "{line}:")?;
-        }
-        write!(f, " {}", self.message)
-    }
-}
-
-/// The files cannot be run as they are.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-pub struct ManifestError(pub Vec<Problem>);
-
-/// One YAML document.
-struct Document {
-    file: PathBuf,
-    /// Folder that `file:` images are relative to.
-    base_dir: PathBuf,
-    /// Line of the file that the text begins on, from 1.
-    line: u64,
-    text: String,
+/// Why there is nothing to run, and the files that may change that.
+#[derive(Debug)]
+pub(super) struct Rejected {
+    pub error: ManifestError,
+    pub files: BTreeSet<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -89,7 +66,7 @@ struct HeaderMeta {
 }
 
 /// Reads all paths: files, folders (their `*.yaml`, `*.yml` and `*.json`, not deeper), and `-`.
-pub(super) fn load(paths: &[PathBuf]) -> Result<Loaded, ManifestError> {
+pub(super) fn load(paths: &[PathBuf]) -> Result<Loaded, Rejected> {
     let mut reader = Reader::default();
     for path in paths {
         reader.path(path);
@@ -133,11 +110,19 @@ impl Reader {
         };
         let mut files: Vec<PathBuf> = entries
             .filter_map(|entry| entry.ok().map(|e| e.path()))
-            .filter(|p| p.extension().is_some_and(|e| ["yaml", "yml", "json"].iter().any(|y| e == *y)) && p.is_file())
+            .filter(|p| {
+                p.extension()
+                    .is_some_and(|e| ["yaml", "yml", "json"].iter().any(|y| e == *y))
+                    && p.is_file()
+            })
             .collect();
         files.sort();
         if files.is_empty() {
-            self.problem(folder, None, "there is no .yaml, .yml or .json file in this folder".to_owned());
+            self.problem(
+                folder,
+                None,
+                "there is no .yaml, .yml or .json file in this folder".to_owned(),
+            );
         }
         for file in files {
             self.file(&file);
@@ -147,9 +132,18 @@ impl Reader {
     fn file(&mut self, file: &Path) {
         self.loaded.files.insert(file.to_owned());
         let size = fs::metadata(file).map(|m| m.len());
-        match size.and_then(|size| if size > MAX_FILE { Err(io::Error::other("larger than 16 MiB")) } else { fs::read_to_string(file) }) {
+        match size.and_then(|size| {
+            if size > MAX_FILE {
+                Err(io::Error::other("larger than 16 MiB"))
+            } else {
+                fs::read_to_string(file)
+            }
+        }) {
             Ok(text) => {
-                let base = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                let base = file
+                    .parent()
+                    .filter(|p| !p.as_os_str().is_empty())
+                    .unwrap_or(Path::new("."));
                 self.split(file, base, &text);
             }
             Err(error) => self.problem(file, None, error.to_string()),
@@ -172,63 +166,126 @@ impl Reader {
     }
 
     fn keep(&mut self, file: &Path, base: &Path, line: u64, text: String) {
-        let empty = text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#') || l.starts_with('%'));
+        let empty = text
+            .lines()
+            .all(|l| l.trim().is_empty() || l.trim_start().starts_with('#') || l.starts_with('%'));
         if !empty {
-            self.documents.push(Document { file: file.to_owned(), base_dir: base.to_owned(), line, text });
+            self.documents.push(Document {
+                file: file.to_owned(),
+                base_dir: base.to_owned(),
+                line,
+                text,
+            });
         }
     }
 
     fn document(&mut self, document: &Document) {
-        let Some(header) = self.parse::<Header>(document) else { return };
+        let Some(content) = self.parse(document) else {
+            return;
+        };
+        let Some(header) = self.typed::<Header>(document, &content) else {
+            return;
+        };
         match (header.api_version.as_str(), header.kind.as_str()) {
-            (group, "Workload") if group.starts_with("runtime.wasmcloud.dev/") => self.workload(document),
+            (group, "Workload") if group.starts_with("runtime.wasmcloud.dev/") => {
+                self.workload(document, &content)
+            }
             ("v1", "Secret") => {
-                if let Some(mut secret) = self.parse::<Secret>(document) {
+                if let Some(mut secret) = self.typed::<Secret>(document, &content) {
                     // The API server moves `stringData` into `data`; here nobody else does.
                     let plain = secret.string_data.take().unwrap_or_default();
-                    let plain = plain.into_iter().map(|(k, v)| (k, k8s_openapi::ByteString(v.into_bytes())));
+                    let plain = plain
+                        .into_iter()
+                        .map(|(k, v)| (k, k8s_openapi::ByteString(v.into_bytes())));
                     secret.data.get_or_insert_default().extend(plain);
                     let meta = secret.metadata.clone();
-                    self.reference(ReferenceKind::Secret, meta.namespace, meta.name, secret.into());
+                    self.reference(
+                        ReferenceKind::Secret,
+                        meta.namespace,
+                        meta.name,
+                        secret.into(),
+                    );
                 }
             }
             ("v1", "ConfigMap") => {
-                if let Some(map) = self.parse::<ConfigMap>(document) {
+                if let Some(map) = self.typed::<ConfigMap>(document, &content) {
                     let meta = map.metadata.clone();
-                    self.reference(ReferenceKind::ConfigMap, meta.namespace, meta.name, map.into());
+                    self.reference(
+                        ReferenceKind::ConfigMap,
+                        meta.namespace,
+                        meta.name,
+                        map.into(),
+                    );
                 }
             }
             ("v1", "ServiceAccount") => {
-                if let Some(account) = self.parse::<ServiceAccount>(document) {
+                if let Some(account) = self.typed::<ServiceAccount>(document, &content) {
                     let meta = account.metadata.clone();
-                    self.reference(ReferenceKind::ServiceAccount, meta.namespace, meta.name, account.into());
+                    self.reference(
+                        ReferenceKind::ServiceAccount,
+                        meta.namespace,
+                        meta.name,
+                        account.into(),
+                    );
                 }
             }
             ("", _) | (_, "") => {
-                self.problem(&document.file, Some(document.line), "apiVersion and kind are needed".to_owned());
+                self.problem(
+                    &document.file,
+                    Some(document.line),
+                    "apiVersion and kind are needed".to_owned(),
+                );
             }
             (_, kind) => {
                 let place = format!("{}:{}", document.file.display(), document.line);
-                self.loaded.skipped.push(format!("{kind} {} ({place})", header.metadata.name));
+                self.loaded
+                    .skipped
+                    .push(format!("{kind} {} ({place})", header.metadata.name));
             }
         }
     }
 
-    fn reference(&mut self, kind: ReferenceKind, namespace: Option<String>, name: Option<String>, content: Referenced) {
+    fn reference(
+        &mut self,
+        kind: ReferenceKind,
+        namespace: Option<String>,
+        name: Option<String>,
+        content: Referenced,
+    ) {
         let namespace = namespace.unwrap_or_else(|| NAMESPACE.to_owned());
-        let key = ReferenceKey { kind, namespace, name: name.unwrap_or_default() };
+        let key = ReferenceKey {
+            kind,
+            namespace,
+            name: name.unwrap_or_default(),
+        };
         self.outcomes.insert(key, Outcome::Found(content));
     }
 
-    fn workload(&mut self, document: &Document) {
-        let Some(mut workload) = self.parse::<api::Workload>(document) else { return };
-        for field in self.parse::<serde_json::Value>(document).map(|v| api::unknown_fields(&v)).unwrap_or_default() {
-            let message = format!("`{field}` is no field of a Workload; mend the name, or remove it");
-            self.problem(&document.file, Some(line_of(document, &field)), message);
+    fn workload(&mut self, document: &Document, content: &Value) {
+        for field in api::unknown_fields(content) {
+            let message =
+                format!("`{field}` is no field of a Workload; mend the name, or remove it");
+            self.problem(&document.file, Some(document.line_of(&field)), message);
         }
-        workload.metadata.namespace.get_or_insert_with(|| NAMESPACE.to_owned());
-        if workload.metadata.name.as_deref().unwrap_or_default().is_empty() {
-            return self.problem(&document.file, Some(document.line), "metadata.name is empty".to_owned());
+        let Some(mut workload) = self.typed::<api::Workload>(document, content) else {
+            return;
+        };
+        workload
+            .metadata
+            .namespace
+            .get_or_insert_with(|| NAMESPACE.to_owned());
+        if workload
+            .metadata
+            .name
+            .as_deref()
+            .unwrap_or_default()
+            .is_empty()
+        {
+            return self.problem(
+                &document.file,
+                Some(document.line),
+                "metadata.name is empty".to_owned(),
+            );
         }
         self.workloads.push((workload, self.places.len()));
         self.places.push((
@@ -239,96 +296,126 @@ impl Reader {
         ));
     }
 
-    fn parse<T: DeserializeOwned>(&mut self, document: &Document) -> Option<T> {
+    fn parse(&mut self, document: &Document) -> Option<Value> {
         match serde_saphyr::from_str(&document.text) {
             Ok(parsed) => Some(parsed),
             Err(error) => {
                 let line = error.location().map(|l| l.line() + document.line - 1);
                 let text = error.without_snippet().to_string();
+                // It ends with a place in the document, and a file has many.
+                let text = text.split(" at line ").next().unwrap_or(&text);
+                let text = format!("not YAML: {text}");
                 self.problem(&document.file, line.or(Some(document.line)), text);
                 None
             }
         }
     }
 
-    fn finish(mut self, paths: &[PathBuf]) -> Result<Loaded, ManifestError> {
+    /// Gives what was parsed its type, or says which field has another one.
+    fn typed<T: DeserializeOwned>(&mut self, document: &Document, content: &Value) -> Option<T> {
+        match serde_path_to_error::deserialize(content) {
+            Ok(typed) => Some(typed),
+            Err(error) => {
+                let field = error.path().to_string();
+                let text = format!("{field}: {}", error.inner());
+                self.problem(&document.file, Some(document.line_of(&field)), text);
+                None
+            }
+        }
+    }
+
+    fn finish(mut self, paths: &[PathBuf]) -> Result<Loaded, Rejected> {
         for (workload, place) in std::mem::take(&mut self.workloads) {
             self.convert(&workload, place);
         }
         if self.loaded.workloads.is_empty() && self.problems.is_empty() {
             let path = paths.first().cloned().unwrap_or_default();
-            self.problem(&path, None, "there is no Workload here; see examples/hello".to_owned());
+            self.problem(
+                &path,
+                None,
+                "there is no Workload here; see examples/hello".to_owned(),
+            );
         }
-        if self.problems.is_empty() { Ok(self.loaded) } else { Err(ManifestError(self.problems)) }
+        if self.problems.is_empty() {
+            Ok(self.loaded)
+        } else {
+            Err(Rejected {
+                error: ManifestError(self.problems),
+                files: self.loaded.files,
+            })
+        }
     }
 
     fn convert(&mut self, workload: &api::Workload, place: usize) {
-        let Some((file, base_dir, line, text)) = self.places.get(place).cloned() else { return };
-        let resolved = Resolved { outcomes: self.outcomes.clone(), base_dir: Some(base_dir.clone()) };
+        let Some((file, base_dir, line, text)) = self.places.get(place).cloned() else {
+            return;
+        };
+        let resolved = Resolved {
+            outcomes: self.outcomes.clone(),
+            base_dir: Some(base_dir.clone()),
+        };
+        let document = Document {
+            file: file.clone(),
+            base_dir,
+            line,
+            text,
+        };
         match convert::convert(workload, &resolved) {
             Ok(mut desired) => {
-                let files: Vec<PathBuf> = desired
-                    .components
-                    .iter()
-                    .filter_map(|c| match &c.source {
-                        Source::File(path) => Some(path.clone()),
-                        _ => None,
-                    })
-                    .collect();
+                let files = self.component_files(&desired, &document);
                 desired.stamp = stamp(&files);
                 self.loaded.files.extend(files);
-                let id: spec::WorkloadId = Arc::from(format!("{}/{}", desired.namespace, desired.name));
+                let id: spec::WorkloadId =
+                    Arc::from(format!("{}/{}", desired.namespace, desired.name));
                 desired.owner = id.clone();
                 desired.id = id.clone();
                 if self.loaded.workloads.insert(id.clone(), desired).is_some() {
-                    self.problem(&file, Some(line), format!("a second Workload is called {id}; names are unique"));
+                    self.problem(
+                        &file,
+                        Some(line),
+                        format!("a second Workload is called {id}; names are unique"),
+                    );
                 }
             }
             Err(error) => {
-                let document = Document { file: file.clone(), base_dir, line, text };
                 for problem in error.problems() {
-                    self.problem(&file, Some(line_of(&document, &problem.field)), problem.to_string());
+                    self.problem(
+                        &file,
+                        Some(document.line_of(&problem.field)),
+                        problem.to_string(),
+                    );
                 }
             }
         }
+    }
+
+    /// The files that a workload's components are in. One that is not there is a mistake in its name, or not built yet.
+    fn component_files(&mut self, workload: &spec::Workload, document: &Document) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        for (index, component) in workload.components.iter().enumerate() {
+            let Source::File(path) = &component.source else {
+                continue;
+            };
+            if !path.is_file() {
+                let field = format!("spec.components[{index}].image");
+                let text = format!(
+                    "{field}: there is no file {}; build it, or mend the name",
+                    path.display()
+                );
+                self.problem(&document.file, Some(document.line_of(&field)), text);
+            }
+            files.push(path.clone());
+        }
+        files
     }
 
     fn problem(&mut self, file: &Path, line: Option<u64>, message: String) {
-        self.problems.push(Problem { file: file.to_owned(), line, message });
+        self.problems.push(Problem {
+            file: file.to_owned(),
+            line,
+            message,
+        });
     }
-}
-
-/// The line that a field stands on, as well as can be told without a parser: the keys of its path are looked for one after
-/// the other.
-fn line_of(document: &Document, field: &str) -> u64 {
-    let mut lines = document.text.lines().zip(document.line..);
-    let mut last = document.line;
-    for part in field.split('.') {
-        let key = part.split('[').next().unwrap_or(part);
-        let index = part.split(['[', ']']).nth(1).and_then(|i| i.parse::<usize>().ok());
-        let is_key = |line: &str| {
-            let line = line.trim_start().trim_start_matches("- ").trim_start();
-            line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(':'))
-        };
-        match lines.by_ref().find(|(line, _)| is_key(line)) {
-            Some((_, number)) => last = number,
-            None => break,
-        }
-        if let Some(index) = index {
-            match lines.clone().filter(|(line, _)| line.trim_start().starts_with("- ")).nth(index) {
-                Some((_, number)) => {
-                    last = number;
-                    lines = document.text.lines().zip(document.line..);
-                    // Goes on at the item, which may hold its first key on the same line.
-                    while lines.clone().next().is_some_and(|(_, n)| n < number) {
-                        lines.next();
-                    }
-                }
-                None => break,
-            }
-        }
-    }
-    last
 }
 
 /// Differs whenever a file has changed.

@@ -19,16 +19,27 @@ pub(super) struct Report {
 impl Report {
     pub fn new(addr: SocketAddr) -> Self {
         say(&format!("listening on http://{addr}"));
-        Self { addr, said: HashMap::new(), routes: HashMap::new(), skipped: Vec::new() }
+        Self {
+            addr,
+            said: HashMap::new(),
+            routes: HashMap::new(),
+            skipped: Vec::new(),
+        }
     }
 
     /// The files were read.
     pub fn loaded(&mut self, loaded: &Loaded) {
-        self.routes = loaded.workloads.iter().map(|(id, w)| (id.clone(), self.routes_of(w))).collect();
+        self.routes = loaded
+            .workloads
+            .iter()
+            .map(|(id, w)| (id.clone(), self.routes_of(w)))
+            .collect();
         if self.skipped != loaded.skipped {
             self.skipped.clone_from(&loaded.skipped);
             for skipped in &self.skipped {
-                say(&format!("skipped: {skipped} means nothing without a cluster"));
+                say(&format!(
+                    "skipped: {skipped} means nothing without a cluster"
+                ));
             }
         }
     }
@@ -43,11 +54,16 @@ impl Report {
 
     /// A workload changed.
     pub fn observed(&mut self, id: &WorkloadId, observed: Option<Observed>) {
-        let Some(observed) = observed else {
-            self.said.remove(id);
-            return say(&format!("{id}: stopped"));
+        // A workload that has stopped is forgotten a moment later, which may be before or after this look.
+        let Some(observed) = observed.filter(|o| o.progress != Progress::Stopped) else {
+            if self.said.remove(id).is_some() {
+                say(&format!("{id}: stopped"));
+            }
+            return;
         };
-        let Some(line) = self.line(id, &observed) else { return };
+        let Some(line) = self.line(id, &observed) else {
+            return;
+        };
         if self.said.get(id) != Some(&line) {
             say(&line);
             self.said.insert(id.clone(), line);
@@ -63,12 +79,22 @@ impl Report {
             Progress::Running => {
                 let since = observed.timings.assigned.zip(observed.timings.started);
                 let took = since.and_then(|(a, s)| s.duration_since(a).ok());
-                let took = took.map(|t| format!(" ({:.1} ms)", t.as_secs_f64() * 1000.0)).unwrap_or_default();
+                let took = took
+                    .map(|t| format!(" ({:.1} ms)", t.as_secs_f64() * 1000.0))
+                    .unwrap_or_default();
                 let routes = self.routes.get(id).map(|r| r.join(" ")).unwrap_or_default();
-                Some(format!("{id}: running{took} {routes}").trim_end().to_owned())
+                Some(
+                    format!("{id}: running{took} {routes}")
+                        .trim_end()
+                        .to_owned(),
+                )
             }
             Progress::Failed { fault, .. } => {
-                let former = if observed.serving.is_some() { "; the former version goes on" } else { "" };
+                let former = if observed.serving.is_some() {
+                    "; the former version goes on"
+                } else {
+                    ""
+                };
                 Some(format!("{id}: {}: {}{former}", fault.reason, fault.message))
             }
             Progress::Draining => Some(format!("{id}: stopping")),
@@ -82,8 +108,15 @@ impl Report {
         entries
             .map(|entry| {
                 let path = entry.config.get("path").map_or("/", String::as_str);
-                let host = entry.config.get("host").map(|h| format!(" -H 'Host: {}'", h.replacen('*', "any", 1)));
-                format!("curl http://{}{path}{}", self.addr, host.unwrap_or_default())
+                let host = entry
+                    .config
+                    .get("host")
+                    .map(|h| format!(" -H 'Host: {}'", h.replacen('*', "any", 1)));
+                format!(
+                    "curl http://{}{path}{}",
+                    self.addr,
+                    host.unwrap_or_default()
+                )
             })
             .collect()
     }

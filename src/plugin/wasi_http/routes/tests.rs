@@ -2,7 +2,9 @@ use super::*;
 use crate::plugin::{testing::config_entry, wasi_http::route::Route};
 
 fn route(host: &str) -> Route {
-    Route::of_entry(&config_entry("wasi:http", &["handler"], &[("host", host)])).unwrap().unwrap()
+    Route::of_entry(&config_entry("wasi:http", &["handler"], &[("host", host)]))
+        .unwrap()
+        .unwrap()
 }
 
 fn claim(id: &str, created: i64, owner: &str, hosts: &[&str]) -> Claim {
@@ -24,7 +26,10 @@ fn the_older_workload_has_the_route() {
     let (old, change) = claims.insert(claim("old", 1, "old", &["a"]));
     assert_eq!(change.routes, [(route("a"), vec![old])]);
     assert_eq!(change.standings.len(), 2);
-    let waits = Standing::Waits { route: route("a"), holder: "default/old".into() };
+    let waits = Standing::Waits {
+        route: route("a"),
+        holder: "default/old".into(),
+    };
     assert_eq!(claims.standing(young), Some(&waits));
 
     let change = claims.remove(old);
@@ -63,7 +68,10 @@ fn all_or_none() {
     assert_eq!(change.routes, [(route("y"), vec![c])]);
     // Until b can have all.
     let change = claims.remove(a);
-    assert_eq!(change.routes, [(route("x"), vec![b]), (route("y"), vec![b])]);
+    assert_eq!(
+        change.routes,
+        [(route("x"), vec![b]), (route("y"), vec![b])]
+    );
     assert!(matches!(claims.standing(c), Some(Standing::Waits { .. })));
 }
 
@@ -75,13 +83,24 @@ fn a_new_generation_takes_over_when_it_can_have_all() {
     let (second, change) = claims.insert(claim("a", 2, "a", &["x", "y"]));
     assert!(change.routes.is_empty());
     assert_eq!(claims.standing(first), Some(&Standing::Holds));
-    assert!(matches!(claims.standing(second), Some(Standing::Waits { .. })));
+    assert!(matches!(
+        claims.standing(second),
+        Some(Standing::Waits { .. })
+    ));
 
     let change = claims.remove(other);
-    assert_eq!(change.routes, [(route("x"), vec![second]), (route("y"), vec![second])]);
+    assert_eq!(
+        change.routes,
+        [(route("x"), vec![second]), (route("y"), vec![second])]
+    );
     assert_eq!(claims.standing(first), Some(&Standing::Superseded));
     // The old one is not missed, and comes back if the new one goes first.
-    assert!(claims.remove(second).routes.contains(&(route("x"), vec![first])));
+    assert!(
+        claims
+            .remove(second)
+            .routes
+            .contains(&(route("x"), vec![first]))
+    );
 }
 
 #[test]
@@ -100,7 +119,10 @@ fn model(all: &BTreeMap<Token, Claim>) -> BTreeMap<Token, bool> {
     let mut served: BTreeSet<&WorkloadId> = BTreeSet::new();
     let mut owners: HashMap<&Route, &str> = HashMap::new();
     for (token, claim) in order {
-        let free = claim.routes.iter().all(|r| owners.get(r).is_none_or(|owner| *owner == &*claim.owner));
+        let free = claim
+            .routes
+            .iter()
+            .all(|r| owners.get(r).is_none_or(|owner| *owner == &*claim.owner));
         let wins = free && served.insert(&claim.workload);
         if wins {
             owners.extend(claim.routes.iter().map(|r| (r, &*claim.owner)));
@@ -115,7 +137,9 @@ fn step_by_step_is_the_same_as_from_the_beginning() {
     // A small generator of numbers, so that a failure can be repeated.
     let mut seed = 7_u64;
     let mut random = |below: u64| {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (seed >> 33) % below
     };
     let hosts = ["a", "b", "c", "d", "e"];
@@ -132,7 +156,12 @@ fn step_by_step_is_the_same_as_from_the_beginning() {
             } else {
                 let id = random(8);
                 let wanted: Vec<&str> = hosts.iter().copied().filter(|_| random(3) == 0).collect();
-                let claim = claim(&id.to_string(), (id / 2) as i64, &(id % 5).to_string(), &wanted);
+                let claim = claim(
+                    &id.to_string(),
+                    (id / 2) as i64,
+                    &(id % 5).to_string(),
+                    &wanted,
+                );
                 let (token, change) = claims.insert(claim.clone());
                 all.insert(token, claim);
                 change

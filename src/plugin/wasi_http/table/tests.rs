@@ -6,7 +6,9 @@ fn route(host: &str, path: &str) -> Route {
     if !host.is_empty() {
         config.push(("host", host));
     }
-    Route::of_entry(&config_entry("wasi:http", &["handler"], &config)).unwrap().unwrap()
+    Route::of_entry(&config_entry("wasi:http", &["handler"], &config))
+        .unwrap()
+        .unwrap()
 }
 
 fn table(routes: &[(&str, &str)]) -> Table<String> {
@@ -20,8 +22,14 @@ fn table(routes: &[(&str, &str)]) -> Table<String> {
 #[test]
 fn the_most_specific_route_answers() {
     let table = table(&[
-        ("", "/"), ("", "/any"), ("a.com", "/"), ("a.com", "/api"), ("a.com", "/api/v1"), ("*.a.com", "/"),
-        ("*.b.a.com", "/"), ("only.com", "/api"),
+        ("", "/"),
+        ("", "/any"),
+        ("a.com", "/"),
+        ("a.com", "/api"),
+        ("a.com", "/api/v1"),
+        ("*.a.com", "/"),
+        ("*.b.a.com", "/"),
+        ("only.com", "/api"),
     ]);
     let cases = [
         ("a.com", "/", "a.com/"),
@@ -39,7 +47,11 @@ fn the_most_specific_route_answers() {
         ("", "/", "/"),
     ];
     for (host, path, wanted) in cases {
-        assert_eq!(table.find(host, path).unwrap().as_str(), wanted, "{host} {path}");
+        assert_eq!(
+            table.find(host, path).unwrap().as_str(),
+            wanted,
+            "{host} {path}"
+        );
     }
 }
 

@@ -1,7 +1,5 @@
 //! The README's Rust example, run: the same text, with a free port in place of 8080.
 
-#![cfg(all(feature = "wasi-http", feature = "wasi-config", feature = "washlet"))]
-
 /// The example as it stands in the README. [`the_example_is_the_readmes`] holds the two together.
 mod example {
     // begin
@@ -54,10 +52,23 @@ fn the_example_runs() {
 
 #[test]
 fn the_example_is_the_readmes() {
-    let readme = include_str!("../README.md");
-    let block = readme.split("```rust,no_run\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let readme = include_str!("../../README.md");
+    let block = readme
+        .split("```rust,no_run\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next())
+        .expect("an example");
     let here = include_str!("readme.rs");
-    let here = here.split("    // begin\n").nth(1).and_then(|rest| rest.split("    // end").next()).expect("markers");
-    let words = |text: &str| text.replace("127.0.0.1:8080", "127.0.0.1:0").split_whitespace().collect::<Vec<_>>().join(" ");
+    let here = here
+        .split("    // begin\n")
+        .nth(1)
+        .and_then(|rest| rest.split("    // end").next())
+        .expect("markers");
+    let words = |text: &str| {
+        text.replace("127.0.0.1:8080", "127.0.0.1:0")
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
     assert_eq!(words(block), words(here));
 }

@@ -1,0 +1,19 @@
+//! The public API as an embedder uses it: no cluster, nothing from inside the crate. One binary, since each links Wasmtime.
+//!
+//! - `readme`: the README's example.
+//! - `host`: the host with real components over real HTTP.
+
+#![cfg(all(
+    feature = "wasi-http",
+    feature = "wasi-config",
+    feature = "wasi-logging"
+))]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that looks where nothing is should fail"
+)]
+
+mod host;
+mod readme;
