@@ -227,6 +227,11 @@ impl Agent {
         self.process.terminate(DRAIN_LIMIT).await
     }
 
+    /// Its process, to send it signals.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
     /// Starts it again with the same arguments, token and state, after killing what still runs of it.
     ///
     /// Its addresses are new ones.

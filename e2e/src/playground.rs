@@ -80,7 +80,7 @@ impl Playground {
              --registry-certs-dir {certs_d} \\\n    \
              --state-dir {state_dir} --http-listen 127.0.0.1:8080\n\n\
              A workload, in another (with the export above):\n\n  \
-             kubectl create secret docker-registry registry-login --docker-server={host} \\\n    \
+             kubectl create secret docker-registry my-registry-secret --docker-server={host} \\\n    \
              --docker-username={user} --docker-password={password}\n  \
              kubectl apply -f manifests/samples/hello.yaml\n  \
              kubectl wait --for=condition=Ready workload/hello --timeout=60s\n  \

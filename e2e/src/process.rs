@@ -12,7 +12,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use rustix::process::{Pid, Signal};
+use rustix::process::Pid;
+pub use rustix::process::Signal;
 
 const POLL: Duration = Duration::from_millis(10);
 
@@ -94,6 +95,14 @@ impl Process {
     /// When it goes on past the limit (it is killed then) or dies by a signal.
     pub async fn terminate(&mut self, limit: Duration) -> Result<i32> {
         self.signal(Signal::TERM)?;
+        self.wait(limit).await
+    }
+
+    /// Its exit code when it ends within `limit`.
+    ///
+    /// # Errors
+    /// As [`Process::terminate`].
+    pub async fn wait(&mut self, limit: Duration) -> Result<i32> {
         let started = Instant::now();
         let status = loop {
             if let Some(status) = self.child.try_wait().context("waiting for a process")? {
@@ -102,20 +111,14 @@ impl Process {
             if started.elapsed() > limit {
                 self.kill9();
                 bail!(
-                    "{} did not end within {limit:?} of SIGTERM:\n{}",
+                    "{} did not end within {limit:?}:\n{}",
                     self.name,
                     self.log_tail(30)
                 );
             }
             tokio::time::sleep(POLL).await;
         };
-        let died = || {
-            anyhow!(
-                "{} died by signal {:?} at SIGTERM",
-                self.name,
-                status.signal()
-            )
-        };
+        let died = || anyhow!("{} died by signal {:?}", self.name, status.signal());
         status.code().ok_or_else(died)
     }
 

@@ -18,7 +18,6 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let mut command = cargo(&[
         "run",
-        "--quiet",
         "--package",
         "washlet-e2e",
         "--bin",

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: what has to pass before a change lands.
 
-use std::process::Command;
+use std::{num::NonZeroUsize, process::Command};
 
 use anyhow::{Result, bail};
 
@@ -113,6 +113,11 @@ fn e2e(args: &Args) -> Result<Outcome> {
     if std::env::var_os("RUST_LIB_BACKTRACE").is_none() {
         // Fifty frames of a runtime under each error hide what the tests print; panics keep theirs.
         command.env("RUST_LIB_BACKTRACE", "0");
+    }
+    if std::env::var_os("RUST_TEST_THREADS").is_none() {
+        // These tests wait more than they work: more of them than there are cores run at once.
+        let cores = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
+        command.env("RUST_TEST_THREADS", (cores * 3).min(12).to_string());
     }
     test(command, args)
 }

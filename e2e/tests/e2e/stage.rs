@@ -3,7 +3,9 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use washlet_e2e::{ALICE, Agent, AgentOptions, Artifact, Registry, TestNamespace, eventually, repository};
+use washlet_e2e::{
+    ALICE, Agent, AgentOptions, Artifact, Registry, TestNamespace, eventually, repository,
+};
 
 /// Longer than any start may take on a slow machine, that compiles in a debug build.
 pub const START: Duration = Duration::from_secs(60);
@@ -12,7 +14,9 @@ pub const HEAL: Duration = Duration::from_secs(20);
 
 /// The bytes of a guest under `e2e/guests/wasm`.
 pub fn guest(name: &str) -> Result<Vec<u8>> {
-    let path = repository().join("e2e/guests/wasm").join(format!("{name}.wasm"));
+    let path = repository()
+        .join("e2e/guests/wasm")
+        .join(format!("{name}.wasm"));
     fs::read(&path).with_context(|| format!("reading {}", path.display()))
 }
 
@@ -26,7 +30,9 @@ impl Stage {
     /// Starts an agent that trusts the shared registry, and gives the namespace alice's login as the secret `login`.
     pub async fn new(namespace: &TestNamespace) -> Result<Self> {
         let registry = Registry::shared().await?;
-        namespace.apply_pull_secret("login", &registry.host(), ALICE).await?;
+        namespace
+            .apply_pull_secret("login", &registry.host(), ALICE)
+            .await?;
         let agent = start_agent(namespace, registry).await?;
         Ok(Self { agent, registry })
     }
@@ -34,7 +40,9 @@ impl Stage {
     /// Pushes a guest as `alice/NAMESPACE-NAME:TAG`, and returns the image's name.
     pub async fn push(&self, namespace: &TestNamespace, name: &str, tag: &str) -> Result<String> {
         let repository = repository_of(namespace, name);
-        self.registry.push(&repository, tag, &Artifact::wasm(&guest(name)?)).await?;
+        self.registry
+            .push(&repository, tag, &Artifact::wasm(&guest(name)?))
+            .await?;
         Ok(self.registry.image(&repository, tag))
     }
 
@@ -44,10 +52,20 @@ impl Stage {
     }
 
     /// Waits until the agent answers a route with this status, and returns the body.
-    pub async fn answers(&self, host: &str, path: &str, status: u16, limit: Duration) -> Result<String> {
+    pub async fn answers(
+        &self,
+        host: &str,
+        path: &str,
+        status: u16,
+        limit: Duration,
+    ) -> Result<String> {
         eventually(&format!("{status} from {host}{path}"), limit, async || {
             let (got, body) = self.agent.get(host, path).await?;
-            Ok(if got == status { Ok(body) } else { Err(format!("{got}: {body}")) })
+            Ok(if got == status {
+                Ok(body)
+            } else {
+                Err(format!("{got}: {body}"))
+            })
         })
         .await
     }
@@ -55,7 +73,10 @@ impl Stage {
 
 /// An agent that trusts a registry.
 pub async fn start_agent(namespace: &TestNamespace, registry: &Registry) -> Result<Agent> {
-    let options = AgentOptions { certs_d: vec![registry.certs_d()], ..AgentOptions::default() };
+    let options = AgentOptions {
+        certs_d: vec![registry.certs_d()],
+        ..AgentOptions::default()
+    };
     let mut agent = Agent::start(namespace, options).await?;
     agent.wait_ready(START).await?;
     Ok(agent)
@@ -92,18 +113,34 @@ spec:
 
 /// Waits until a workload is Ready.
 pub async fn ready(namespace: &TestNamespace, name: &str) -> Result<()> {
-    namespace.wait_for_condition(("Workload", name), ("Ready", "True"), None, START).await.map(drop)
+    namespace
+        .wait_for_condition(("Workload", name), ("Ready", "True"), None, START)
+        .await
+        .map(drop)
 }
 
 /// Waits until a workload is not Ready for this reason, and returns the message. Its Event says the same.
 pub async fn fails(namespace: &TestNamespace, name: &str, reason: &str) -> Result<String> {
-    let condition = namespace.wait_for_condition(("Workload", name), ("Ready", "False"), Some(reason), START).await?;
-    let uid = namespace.get("Workload", name).await?.metadata.uid.context("a uid")?;
+    let condition = namespace
+        .wait_for_condition(("Workload", name), ("Ready", "False"), Some(reason), START)
+        .await?;
+    let uid = namespace
+        .get("Workload", name)
+        .await?
+        .metadata
+        .uid
+        .context("a uid")?;
     eventually(&format!("an Event {reason}"), HEAL, async || {
         let events = namespace.events_for(&uid).await?;
-        let found = events.iter().any(|e| e.reason.as_deref() == Some(reason) && e.type_.as_deref() == Some("Warning"));
+        let found = events
+            .iter()
+            .any(|e| e.reason.as_deref() == Some(reason) && e.type_.as_deref() == Some("Warning"));
         let reasons: Vec<_> = events.iter().filter_map(|e| e.reason.clone()).collect();
-        Ok(if found { Ok(()) } else { Err(format!("{reasons:?}")) })
+        Ok(if found {
+            Ok(())
+        } else {
+            Err(format!("{reasons:?}"))
+        })
     })
     .await?;
     Ok(condition.message)
