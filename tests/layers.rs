@@ -27,7 +27,7 @@ const KEPT_IN: [(&str, &[&str]); 5] = [
     ("kube", &["washlet"]),
     ("k8s_openapi", &["washlet"]),
     ("schemars", &["washlet"]),
-    ("oci_client", &["oci"]),
+    ("reqwest", &["oci"]),
     ("wasmtime", &["engine", "plugin", "host"]),
 ];
 /// At this length a file is split; tests and tables excepted.

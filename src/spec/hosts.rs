@@ -13,7 +13,8 @@
 //! Link-local addresses (169.254.0.0/16, fe80::/10), where clouds keep their metadata services and with them a node's
 //! credentials, are allowed only by an entry that names an address or a network among them.
 //!
-//! Not here: what a name resolves to.
+//! Not here: what a name resolves to. An entry that allows a name allows whatever address its owner gives it, a link-local or
+//! loopback one too, and loopback addresses are like any other; so allow only names whose owners you trust.
 
 mod address;
 mod parse;
