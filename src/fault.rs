@@ -61,6 +61,8 @@ pub enum Reason {
     BindFailed,
     /// An older workload has the route.
     RouteConflict,
+    /// Something else has the port.
+    PortConflict,
     /// It ran out of memory.
     MemoryLimit,
     /// It ran out of time.
@@ -96,6 +98,7 @@ impl Reason {
             Self::ImportNotSatisfied => "ImportNotSatisfied",
             Self::BindFailed => "BindFailed",
             Self::RouteConflict => "RouteConflict",
+            Self::PortConflict => "PortConflict",
             Self::MemoryLimit => "MemoryLimit",
             Self::DeadlineExceeded => "DeadlineExceeded",
             Self::Trapped => "Trapped",

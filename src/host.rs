@@ -90,6 +90,13 @@ impl Host {
         &self.shared.offers
     }
 
+    /// Every interface that the host calls on components.
+    #[must_use]
+    pub fn calls(&self) -> Vec<InterfaceId> {
+        let plugins = self.shared.plugins.iter();
+        plugins.flat_map(|plugin| plugin.world().exports).collect()
+    }
+
     /// States how a workload should be, new or changed. Returns at once; pulls, compiles and starts happen in the workload's
     /// own task. While a changed workload is prepared, and if it fails, the former one goes on answering.
     ///

@@ -151,6 +151,11 @@ pub trait Binding: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Takes over what of the workload may change while it runs: its service port, and whether it may have its routes.
+    fn update(&mut self, workload: &spec::Workload) {
+        let _ = workload;
+    }
+
     /// Why the workload does not answer through this plugin although it is started; none if it does.
     fn fault(&self) -> Option<Fault> {
         None

@@ -43,6 +43,14 @@ pub struct Workload {
     pub interfaces: Vec<Interface>,
     /// Time that requests in flight are given to finish when the workload stops.
     pub grace: Duration,
+    /// A port of the server's address at which the workload answers whatever the Host header is, beside its routes. Workloads
+    /// of one port share it.
+    pub service_port: Option<u16>,
+    /// The workload is reached through a Service: an entry without host and path then asks for no route, rather than for every
+    /// request that nobody else has.
+    pub behind_service: bool,
+    /// Why the workload may not have its routes, if it may not: somebody on another host has one of them.
+    pub routes_withheld: Option<Arc<str>>,
     /// Changes when the workload should start anew though nothing else of it changed: because a file did, or because somebody
     /// asked for it.
     pub stamp: u64,
@@ -111,11 +119,12 @@ pub struct Interface {
 
 impl Workload {
     /// Whether a workload that runs as `self` already runs as `other` says: only what a running workload does not feel
-    /// differs (its generation, and credentials for pulls that are done).
+    /// differs (its generation, and credentials for pulls that are done), or what it takes over as it runs (where its
+    /// traffic comes from).
     #[must_use]
     pub fn runs_like(&self, other: &Self) -> bool {
         let felt = |w: &Self| {
-            let mut felt = w.clone();
+            let mut felt = w.without_traffic();
             felt.generation = 0;
             for component in &mut felt.components {
                 if let Source::Image(image) = &mut component.source {
@@ -126,6 +135,21 @@ impl Workload {
             felt
         };
         felt(self) == felt(other)
+    }
+
+    /// Whether what was done to start a workload as `self` says serves to start it as `other` says: they differ at most in
+    /// where the traffic comes from.
+    #[must_use]
+    pub fn starts_like(&self, other: &Self) -> bool {
+        self.without_traffic() == other.without_traffic()
+    }
+
+    fn without_traffic(&self) -> Self {
+        Self {
+            service_port: None,
+            routes_withheld: None,
+            ..self.clone()
+        }
     }
 
     /// Whether the same workload may get other bytes later, without being changed itself: a tag can be moved, a file written.

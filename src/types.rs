@@ -168,6 +168,9 @@ impl Workload {
             components,
             interfaces: self.host_interfaces,
             grace: spec::DEFAULT_GRACE,
+            service_port: None,
+            behind_service: false,
+            routes_withheld: None,
             stamp: 0,
         })
     }

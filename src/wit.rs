@@ -42,11 +42,24 @@ impl InterfaceId {
         self.same_name(offered)
             && match (&self.version, &offered.version) {
                 (None, None) => true,
-                (Some(want), Some(have)) => {
-                    want == have || track(want).is_some() && track(want) == track(have)
-                }
+                (Some(want), Some(have)) => compatible(want, have),
                 _ => false,
             }
+    }
+
+    /// Whether an entry that asks for `interface` of this package means this one, at a version that serves it; no version
+    /// means any. A handler of HTTP requests is known by either of its names, whichever version it is of.
+    #[must_use]
+    pub fn meant_by(&self, interface: &str, version: Option<&Version>) -> bool {
+        const HANDLERS: [&str; 2] = ["incoming-handler", "handler"];
+        let named = self.interface == interface
+            || HANDLERS.contains(&self.interface.as_str()) && HANDLERS.contains(&interface);
+        named
+            && version.is_none_or(|want| {
+                self.version
+                    .as_ref()
+                    .is_some_and(|have| compatible(want, have))
+            })
     }
 
     /// The offer that a user most likely meant: the same interface at another version, else the same package.
@@ -57,6 +70,11 @@ impl InterfaceId {
             .filter(|o| o.namespace == self.namespace && o.package == self.package)
             .max_by_key(|o| (o.interface == self.interface, o.version.clone()))
     }
+}
+
+/// Whether a wish for one version is served by the other.
+fn compatible(want: &Version, have: &Version) -> bool {
+    want == have || track(want).is_some() && track(want) == track(have)
 }
 
 /// The component model's canonical version: what has to be equal for two versions to be compatible.
@@ -163,6 +181,25 @@ mod tests {
         ];
         for (want, have, served) in cases {
             assert_eq!(id(want).served_by(&id(have)), served, "{want} by {have}");
+        }
+    }
+
+    #[test]
+    fn an_entry_means_an_interface_by_name_and_version() {
+        let cases = [
+            ("wasi:keyvalue/store@0.2.0", "store", None, true),
+            ("wasi:keyvalue/store@0.2.0", "store", Some("0.2.9"), true),
+            ("wasi:keyvalue/store@0.2.0", "store", Some("0.3.0"), false),
+            ("wasi:keyvalue/store@0.2.0", "atomics", None, false),
+            ("acme:widgets/api", "api", None, true),
+            ("acme:widgets/api", "api", Some("1.0.0"), false),
+            ("wasi:http/handler@0.3.0", "incoming-handler", None, true),
+            ("wasi:http/incoming-handler@0.2.0", "handler", None, true),
+        ];
+        for (have, interface, version, meant) in cases {
+            let version = version.map(|v| Version::parse(v).expect("valid version"));
+            let is = id(have).meant_by(interface, version.as_ref());
+            assert_eq!(is, meant, "{interface} {version:?} by {have}");
         }
     }
 

@@ -1,18 +1,20 @@
 //! `washlet agent` as a process, with exactly the rights that the project ships.
 
+mod client;
 mod identity;
 pub(crate) mod rbac;
 mod start;
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 
+pub use client::client;
 pub use identity::Identity;
 pub(crate) use identity::{Account, ensure_node, write_kubeconfig};
 pub use start::binary;
@@ -33,10 +35,14 @@ pub struct AgentOptions {
     pub node: Option<String>,
     /// The namespaces to watch; by default the test's own. Empty text in it watches all.
     pub namespaces: Option<Vec<String>>,
+    /// The loopback address that it listens on; by default 127.0.0.1. Agents that serve one Service need one each.
+    pub listen: Option<Ipv4Addr>,
     /// Folders in the layout of `certs.d`, all of which the agent is given.
     pub certs_d: Vec<PathBuf>,
     /// What its token is bound to.
     pub identity: Identity,
+    /// A manifest of rights in place of the shipped ones; its ServiceAccount is `washlet-agent` too.
+    pub rights: Option<String>,
     /// The state of an earlier agent; by default a new folder.
     pub state_dir: Option<PathBuf>,
     /// Further arguments.
@@ -66,7 +72,10 @@ impl Agent {
         if ensure_node(namespace.client(), &node).await? {
             namespace.remove_too(format!("node/{node}"));
         }
-        let rbac = Rbac::moved_to(namespace.name())?;
+        let rbac = match &options.rights {
+            Some(manifest) => Rbac::given(namespace.name(), manifest, "agent")?,
+            None => Rbac::moved_to(namespace.name())?,
+        };
         rbac.apply(namespace.client())
             .await?
             .into_iter()
@@ -91,7 +100,10 @@ impl Agent {
             format!("--system-namespace={}", namespace.name()),
             format!("--kubeconfig={}", kubeconfig.display()),
             format!("--state-dir={}", state_dir.display()),
-            "--http-listen=127.0.0.1:0".to_owned(),
+            format!(
+                "--http-listen={}:0",
+                options.listen.unwrap_or(Ipv4Addr::LOCALHOST)
+            ),
             "--admin-listen=127.0.0.1:0".to_owned(),
             "--log-format=json".to_owned(),
         ];
@@ -111,6 +123,9 @@ impl Agent {
             }
             args.push(format!("--registry-certs-dir={}", certs_d.display()));
         }
+        // What a test says itself counts.
+        let flag = |argument: &str| argument.split('=').next().unwrap_or_default().to_owned();
+        args.retain(|default| options.args.iter().all(|own| flag(own) != flag(default)));
         args.extend(options.args);
 
         let log = dir.join("agent.log");

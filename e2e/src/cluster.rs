@@ -16,7 +16,7 @@ use tokio::sync::OnceCell;
 
 pub use control_plane::ControlPlane;
 pub use kubeconfig::write as write_kubeconfig;
-pub use programs::{Programs, Version, install};
+pub use programs::{NodePrograms, Programs, Version, install, install_helm, install_node};
 
 use crate::{objects, process, repository, run_dir, tls};
 

@@ -5,6 +5,7 @@
 //!   └─ Cluster ── kubeconfig, client, kubectl                     (or the cluster that KUBECONFIG names)
 //!        └─ TestNamespace ── objects, waiting, events             (one a test)
 //!             └─ Agent ── `washlet agent` under the shipped RBAC
+//! NodeCluster ── a control plane, kubelet, containerd, kube-proxy, helm  (in namespaces of the kernel's of their own)
 //! Registry ── distribution's registry over TLS, by password or by token
 //! ```
 //!
@@ -19,15 +20,19 @@
 //! | `WASHLET_E2E_KEEP` | set: namespaces of failed tests stay |
 //! | `KUBECONFIG` | a cluster to use in place of one started here; its administrator's rights are needed |
 //! | `KUBECTL` | the kubectl for that cluster, so that Go is not needed for one |
+//! | `WASHLET_E2E_REGISTRY_ADDRESS` | for real-node tests on that cluster: an address of this machine that its pods reach |
 //!
 //! A test returns an error or panics; run by [`with_namespace`], both print the namespace's objects and the agents' logs,
 //! and leave the logs of all servers in a folder that is named. This crate drives the product through its binary and the Kubernetes API; it does not link the library.
 
 pub mod agent;
 pub mod cache;
+pub mod chart;
 pub mod cluster;
+pub mod controller;
 pub mod install;
 pub mod namespace;
+pub mod node;
 pub mod objects;
 pub mod playground;
 pub mod ports;
@@ -40,7 +45,9 @@ pub mod wait;
 
 pub use agent::{Agent, AgentOptions, Identity};
 pub use cluster::{Cluster, ControlPlane};
+pub use controller::{Controller, ControllerOptions};
 pub use namespace::{TestNamespace, with_namespace};
+pub use node::{NodeCluster, with_node_cluster};
 pub use registry::{ALICE, Artifact, BOB, Registry, User};
 pub use wait::eventually;
 

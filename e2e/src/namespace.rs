@@ -214,12 +214,7 @@ impl TestNamespace {
             );
         };
         kubectl(&["get", "events", "--sort-by=.metadata.creationTimestamp"]);
-        kubectl(&[
-            "get",
-            "workloads.runtime.wasmcloud.dev,hosts.runtime.wasmcloud.dev",
-            "-o",
-            "yaml",
-        ]);
+        kubectl(&["get", "wasm", "-o", "yaml"]);
         for log in self
             .logs
             .lock()

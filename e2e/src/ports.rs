@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     net::{Ipv4Addr, TcpListener},
+    ops::Range,
     sync::{Mutex, PoisonError},
 };
 
@@ -12,7 +13,9 @@ use crate::cache;
 
 /// Below the kernel's range for outgoing connections, so that no client takes the port of a server that is stopped for
 /// a while, and below the range that washlet gives to Services.
-const RANGE: std::ops::Range<u16> = 10_000..20_000;
+const RANGE: Range<u16> = 10_000..20_000;
+/// The range that washlet gives to Services.
+const SERVICES: Range<u16> = 20_000..30_000;
 
 /// The locks of the ports that this process has given out; runs side by side see them.
 static CLAIMED: Mutex<Vec<(u16, File)>> = Mutex::new(Vec::new());
@@ -22,11 +25,26 @@ static CLAIMED: Mutex<Vec<(u16, File)>> = Mutex::new(Vec::new());
 /// # Errors
 /// When every port of the range is taken.
 pub fn free() -> Result<u16> {
+    claim(RANGE)
+}
+
+/// The same, a port that a Service may have.
+///
+/// # Errors
+/// When every port of the range is taken.
+pub fn free_for_service() -> Result<u16> {
+    claim(SERVICES)
+}
+
+fn claim(range: Range<u16>) -> Result<u16> {
     let locks = cache::dir()?.join("ports");
     fs::create_dir_all(&locks).with_context(|| format!("making {}", locks.display()))?;
     let mut claimed = CLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
-    let first = claimed.last().map_or(RANGE.start, |(port, _)| port + 1);
-    for port in (first..RANGE.end).chain(RANGE.start..first) {
+    let mut last = claimed.iter().rev().map(|(port, _)| *port);
+    let first = last
+        .find(|port| range.contains(port))
+        .map_or(range.start, |port| port + 1);
+    for port in (first..range.end).chain(range.start..first) {
         let lock = locks.join(port.to_string());
         let lock = File::create(&lock).with_context(|| format!("opening {}", lock.display()))?;
         if lock.try_lock().is_ok() && is_free(port) {
@@ -36,8 +54,8 @@ pub fn free() -> Result<u16> {
     }
     bail!(
         "no free port on 127.0.0.1 between {} and {}",
-        RANGE.start,
-        RANGE.end
+        range.start,
+        range.end
     );
 }
 

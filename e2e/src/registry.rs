@@ -10,6 +10,7 @@ mod token;
 
 use std::{
     fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -34,6 +35,7 @@ use crate::{
 };
 use token::TokenServer;
 
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const READY_LIMIT: Duration = Duration::from_secs(30);
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 /// The least that bcrypt allows: these passwords protect nothing, and each request pays for it.
@@ -82,6 +84,7 @@ enum Auth {
 pub struct Registry {
     dir: PathBuf,
     program: PathBuf,
+    address: IpAddr,
     port: u16,
     auth: Auth,
     process: Option<Process>,
@@ -123,7 +126,18 @@ impl Registry {
     /// # Errors
     /// When the port is taken, or as above.
     pub async fn htpasswd_on(port: u16) -> Result<Self> {
-        Self::new(port, async |_| Ok(Auth::Htpasswd)).await
+        Self::new((LOOPBACK, port).into(), async |_| Ok(Auth::Htpasswd)).await
+    }
+
+    /// As [`Registry::htpasswd`], on another address of this machine, which its images are named by.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn htpasswd_at(address: IpAddr) -> Result<Self> {
+        Self::new((address, ports::free()?).into(), async |_| {
+            Ok(Auth::Htpasswd)
+        })
+        .await
     }
 
     /// Starts one that demands a token; `alice` gets tokens for `alice/*` only, `bob` for `bob/*` only.
@@ -131,25 +145,30 @@ impl Registry {
     /// # Errors
     /// When it can't be built or does not start.
     pub async fn token() -> Result<Self> {
-        Self::new(ports::free()?, async |dir| {
+        Self::new((LOOPBACK, ports::free()?).into(), async |dir| {
             Ok(Auth::Token(TokenServer::start(dir).await?))
         })
         .await
     }
 
-    async fn new(port: u16, auth: impl AsyncFnOnce(&Path) -> Result<Auth>) -> Result<Self> {
+    async fn new(
+        listen: SocketAddr,
+        auth: impl AsyncFnOnce(&Path) -> Result<Auth>,
+    ) -> Result<Self> {
         tls::use_ring();
         let program = tokio::task::spawn_blocking(install)
             .await
             .context("building programs")??
             .program(REGISTRY.name);
         let dir = run_dir::subdir("registry")?;
-        Authority::new("washlet-e2e registry")?.write_server(&dir, &["localhost", "127.0.0.1"])?;
+        Authority::new("washlet-e2e registry")?
+            .write_server(&dir, &["localhost", "127.0.0.1", &listen.ip().to_string()])?;
         let auth = auth(&dir).await?;
         let mut this = Self {
             dir,
             program,
-            port,
+            address: listen.ip(),
+            port: listen.port(),
             auth,
             process: None,
         };
@@ -160,10 +179,13 @@ impl Registry {
         Ok(this)
     }
 
-    /// `localhost:PORT`, as image references have it.
+    /// `HOST:PORT`, as image references have it; the host is `localhost` unless another address was wanted.
     #[must_use]
     pub fn host(&self) -> String {
-        format!("localhost:{}", self.port)
+        match self.address {
+            LOOPBACK => format!("localhost:{}", self.port),
+            address => SocketAddr::new(address, self.port).to_string(),
+        }
     }
 
     /// The reference of an image here.
@@ -195,10 +217,7 @@ impl Registry {
     /// When the port is taken or it does not answer in time.
     pub async fn start(&mut self) -> Result<()> {
         if !ports::is_free(self.port) {
-            bail!(
-                "port {} of 127.0.0.1 is taken, and the registry needs it",
-                self.port
-            );
+            bail!("port {} is taken, and the registry needs it", self.port);
         }
         let mut command = Command::new(&self.program);
         command
@@ -289,7 +308,7 @@ impl Registry {
                 "maintenance": {"uploadpurging": {"enabled": false}},
             },
             "http": {
-                "addr": format!("127.0.0.1:{}", self.port),
+                "addr": SocketAddr::new(self.address, self.port).to_string(),
                 "secret": random::word()?,
                 "tls": {"certificate": self.dir.join("tls.crt"), "key": self.dir.join("tls.key")},
             },
@@ -300,8 +319,8 @@ impl Registry {
     }
 
     fn write_certs_d(&self) -> Result<()> {
-        for name in ["localhost", "127.0.0.1"] {
-            let host = format!("{name}:{}", self.port);
+        let by_address = SocketAddr::new(self.address, self.port).to_string();
+        for host in [self.host(), by_address] {
             let dir = self.certs_d().join(&host);
             fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
             fs::copy(self.ca(), dir.join("ca.crt")).context("copying a certificate")?;

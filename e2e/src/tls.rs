@@ -63,6 +63,25 @@ impl Authority {
         write("tls.crt", certificate.pem())?;
         write("tls.key", key.serialize_pem())
     }
+
+    /// Writes `NAME.crt` and `NAME.key` for a client, whose name this is.
+    ///
+    /// # Errors
+    /// When a file can't be written.
+    pub fn write_client(&self, dir: &Path, name: &str) -> Result<()> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().context("making a key")?;
+        let certificate = params
+            .signed_by(&key, &self.issuer)
+            .context("signing a client's certificate")?;
+        for (ending, text) in [("crt", certificate.pem()), ("key", key.serialize_pem())] {
+            fs::write(dir.join(format!("{name}.{ending}")), text)
+                .with_context(|| format!("writing {name}.{ending} into {}", dir.display()))?;
+        }
+        Ok(())
+    }
 }
 
 /// Makes ring the process's provider, which both kube and reqwest look for.

@@ -127,6 +127,15 @@ impl Candidate {
         }
     }
 
+    /// Goes on with a desired state that [starts like](spec::Workload::starts_like) the one before.
+    pub fn update(&mut self, workload: Arc<spec::Workload>) {
+        if let Stage::Linked(generation) | Stage::Contending(generation) = &mut self.stage {
+            generation.workload = workload.clone();
+            generation.update(&workload);
+        }
+        self.workload = workload;
+    }
+
     /// The started generation.
     pub fn into_generation(self) -> Option<Generation> {
         match self.stage {
@@ -142,6 +151,13 @@ impl Candidate {
 }
 
 impl Generation {
+    /// Takes over what of a changed desired state needs no new generation.
+    pub fn update(&mut self, workload: &spec::Workload) {
+        for binding in &mut self.bindings {
+            binding.update(workload);
+        }
+    }
+
     /// Why it does not answer although it is started.
     pub fn fault(&self) -> Option<Fault> {
         self.bindings.iter().find_map(|binding| binding.fault())

@@ -174,6 +174,10 @@ impl<'a> Supervisor<'a> {
         let Some(workload) = self.desired.borrow_and_update().clone() else {
             return;
         };
+        // Where traffic comes from is the workload's, whichever generation of it answers.
+        if let Some(serving) = &mut self.serving {
+            serving.update(&workload);
+        }
         if let Some(serving) = &mut self.serving
             && serving.workload.runs_like(&workload)
         {
@@ -193,6 +197,13 @@ impl<'a> Supervisor<'a> {
                     .for_each(|s| s.generation = workload.generation);
             });
             return;
+        }
+        // What is begun goes on; only at the very beginning it is the same, and is told.
+        if let Some(candidate) = &mut self.candidate
+            && candidate.workload != workload
+            && candidate.workload.starts_like(&workload)
+        {
+            return candidate.update(workload);
         }
         self.failure = None;
         self.failed_digests.clear();

@@ -130,6 +130,15 @@ impl Puller {
             })
     }
 
+    /// Digests of the manifests and components that are in the store, those used last first; at most this many.
+    pub async fn newest(&self, most: usize) -> Vec<Digest> {
+        let found = on_disk(&self.store, move |store| Ok(store.newest(most))).await;
+        found.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the image store cannot be listed");
+            Vec::new()
+        })
+    }
+
     async fn attempt(
         &self,
         image: &Image,
@@ -195,6 +204,9 @@ impl Puller {
             let held = proof.as_ref().is_some_and(|access| {
                 store.holds(&record.layer(), &reference.name(), access, thorough)
             });
+            if held {
+                store.touch(&reference);
+            }
             Ok(Some((record, proof.is_some(), held)))
         });
         Ok(match looked_up.await.map_err(Failure::from)? {

@@ -24,6 +24,7 @@ use std::{
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
+    time::SystemTime,
 };
 
 use rustls::crypto::ring::default_provider;
@@ -163,6 +164,53 @@ impl Store {
         let name = reference.to_string();
         self.read::<Record>(&self.reference(&name))
             .filter(|record| record.reference == name)
+    }
+
+    /// Notes that a reference is in use, by the time of its record.
+    pub(crate) fn touch(&self, reference: &ImageRef) {
+        let path = self.reference(&reference.to_string());
+        let touched = File::options()
+            .write(true)
+            .open(&path)
+            .and_then(|file| file.set_modified(SystemTime::now()));
+        if let Err(error) = touched {
+            tracing::debug!(%error, path = %path.display(), "the use of an image cannot be noted");
+        }
+    }
+
+    /// Digests of manifests and of their layers that are here, those used last first; at most this many.
+    pub(crate) fn newest(&self, most: usize) -> Vec<Digest> {
+        let used = |entry: fs::DirEntry| {
+            let used = entry.metadata().and_then(|meta| meta.modified()).ok()?;
+            Some((used, entry.path()))
+        };
+        let records = fs::read_dir(self.root.join("refs"));
+        let mut records: Vec<_> = records
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(used)
+            .collect();
+        records.sort_unstable_by(|a, b| b.cmp(a));
+        let mut digests = Vec::new();
+        for (_, path) in records {
+            let Some(record) = self.read::<Record>(&path) else {
+                continue;
+            };
+            let layer = record.layer().digest;
+            if self.blob(&layer).exists() {
+                for digest in [record.manifest, layer] {
+                    if !digests.contains(&digest) {
+                        digests.push(digest);
+                    }
+                }
+            }
+            if digests.len() >= most {
+                break;
+            }
+        }
+        digests.truncate(most);
+        digests
     }
 
     /// Notes what a reference stands for, and that this access was proved. Proofs for what it stood for before are dropped.

@@ -127,6 +127,9 @@ pub(crate) fn workload(name: &str) -> spec::Workload {
         }],
         interfaces: Vec::new(),
         grace: DEFAULT_GRACE,
+        service_port: None,
+        behind_service: false,
+        routes_withheld: None,
         stamp: 0,
     }
 }

@@ -4,20 +4,25 @@
 //! are its route. Which of two workloads has a route that both want is decided by age, see the Errors of [`HttpServer`].
 //! Each request gets an instance of its own, in a task of its own, on the thread that has its connection.
 //!
+//! A workload with a service port answers there too, whatever the Host header; workloads of one port share it.
+//!
 //! Outgoing requests need no entry; they are denied unless the component's `allowedHosts` has a rule for them.
 //!
 //! Not here yet: HTTP/2, TLS for incoming requests, instances that serve several requests, connections that are kept for
 //! outgoing ones, and the addresses that an allowed name resolves to.
 
 mod answer;
+mod authority;
 mod binding;
 mod body;
 mod call;
 mod counters;
+mod door;
 mod egress;
 mod flight;
 mod handler;
 mod listen;
+mod ports;
 mod route;
 mod routes;
 mod serve;
@@ -44,6 +49,17 @@ use serve::Ingress;
 
 pub use counters::HttpSnapshot;
 pub(super) use egress::HttpState;
+#[cfg_attr(
+    not(feature = "washlet"),
+    allow(
+        unused_imports,
+        reason = "for whoever decides about the routes of a cluster"
+    )
+)]
+pub(crate) use {
+    route::{HostPattern, Route},
+    routes::{Claim, Claims, Standing, Token},
+};
 
 const TYPES_2: &str = "wasi:http/types@0.2.12";
 const OUTGOING_2: &str = "wasi:http/outgoing-handler@0.2.12";
@@ -60,7 +76,8 @@ const HANDLER_3: &str = "wasi:http/handler@0.3.0";
 ///
 /// # Errors
 /// A workload's fault, while its route belongs to another one, is
-/// [`Reason::RouteConflict`](crate::fault::Reason::RouteConflict); it is lifted by itself when the route is released.
+/// [`Reason::RouteConflict`](crate::fault::Reason::RouteConflict); it is lifted by itself when the route is released. While its
+/// service port cannot be opened, it is [`Reason::PortConflict`](crate::fault::Reason::PortConflict); it is tried again.
 pub struct HttpServer {
     options: Options,
     ingress: Arc<Ingress>,
@@ -81,7 +98,8 @@ impl HttpServer {
     /// otherwise: what most proxies wait for an answer. A guest that streams for longer needs a limit of its own.
     pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-    /// A server for this address; port 0 is any free one. Nothing is opened before the host starts.
+    /// A server for this address; port 0 is any free one, and `[::]` is every address of both families. Nothing is opened
+    /// before the host starts.
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {
         Self {
@@ -132,6 +150,18 @@ impl HttpServer {
         serve::lock(&self.listening)
             .as_ref()
             .map(Listening::address)
+    }
+
+    /// Asks all clients to come back over other connections, which may lead elsewhere: from now on each answer says
+    /// `Connection: close`. Requests are answered as before.
+    pub fn send_away(&self) {
+        self.ingress.part();
+    }
+
+    /// Closes the connections of clients that were [sent away](Self::send_away): those without a request at once, the others
+    /// after its answer. Ready when none of them takes another request.
+    pub async fn close_connections(&self) {
+        self.ingress.close_all().await;
     }
 
     /// Counts of one workload, by its id; none if this server knows no such workload.

@@ -3,11 +3,11 @@
 //! [`Agent::bind`] opens everything that can be taken by somebody else (ports, the state directory) and fails if it is;
 //! [`Agent::run`] does not fail: an API server or a registry that is away is waited for.
 
-mod admin;
 mod control;
 mod effects;
-mod events;
-mod lease;
+mod keeper;
+mod leave;
+mod machine;
 mod metrics;
 mod node;
 mod references;
@@ -15,34 +15,43 @@ mod state_dir;
 mod tracked;
 mod watch;
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
-use kube::{Client, config::KubeConfigOptions};
+use kube::Client;
 use tokio::sync::watch as channel;
 
 use self::{
-    admin::{Admin, Health},
     control::Control,
     effects::Effects,
-    events::Events,
-    lease::{LeaseKeeper, Standing},
+    keeper::Keeper,
+    leave::{Leave, Phase, Reported},
     metrics::Metrics,
-    node::{HostObject, Load},
+    node::{Facts, Load},
     state_dir::StateDir,
 };
 use super::{
+    admin::{Admin, Health},
+    client::{self, ClientError},
+    events::Events,
+    lease::{Handover, Standing},
     shutdown::Shutdown,
     standard::{SetupError, Standard},
 };
-use crate::host::Host;
+use crate::{host::Host, plugin::wasi_http::HttpServer};
+
+pub use machine::Memory;
 
 /// The field manager of all that agents apply; one name for all of them, so that a workload that moves leaves nothing behind.
 const FIELD_MANAGER: &str = "washlet-agent";
 /// Reads and writes of the API server that run at once.
 const EFFECTS: usize = 16;
-/// Longest time for all workloads to finish their requests at shutdown: with the last writes and the release of the Lease, less
-/// than a minute.
-const DRAIN_LIMIT: Duration = Duration::from_secs(45);
 /// Longest time for the Lease to be released.
 const RELEASE_LIMIT: Duration = Duration::from_secs(6);
 
@@ -65,21 +74,23 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Registries' certificates and mirrors, in containerd's layout.
     pub registry_certs_dir: Option<PathBuf>,
+    /// Where others reach the agent, at most one address of each family; empty means where it listens, if that is one address.
+    pub advertise_addresses: Vec<IpAddr>,
+    /// A word for where the host is, by which workloads choose.
+    pub environment: Option<String>,
+    /// Labels of the host, beside those of its node.
+    pub host_labels: BTreeMap<String, String>,
+    /// What workloads may use in all; none means what the agent may use, less what it needs for itself.
+    pub memory: Option<Memory>,
 }
 
 /// The agent cannot start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AgentError {
-    /// The kubeconfig cannot be used.
-    #[error("--kubeconfig: {0}")]
-    Kubeconfig(#[from] kube::config::KubeconfigError),
-    /// The pod's service account cannot be used.
-    #[error("no --kubeconfig is given, and this is no pod with a service account: {0}")]
-    InCluster(#[from] kube::config::InClusterError),
-    /// No client can be made of the configuration.
-    #[error("no Kubernetes client can be made of the configuration: {0}")]
-    Client(#[source] Box<kube::Error>),
+    /// The API server cannot be talked to as configured.
+    #[error(transparent)]
+    Client(#[from] ClientError),
     /// The state directory cannot be used.
     #[error("--state-dir {}: {source}", path.display())]
     StateDir {
@@ -87,6 +98,14 @@ pub enum AgentError {
         path: PathBuf,
         /// Why not.
         source: io::Error,
+    },
+    /// Two addresses are of one family, or one is none that others can reach.
+    #[error("--advertise-address {address}: {problem}")]
+    AdvertiseAddress {
+        /// The address.
+        address: IpAddr,
+        /// What is wrong with it.
+        problem: String,
     },
     /// The admin listener cannot be bound.
     #[error("--admin-listen {addr}: {source}; choose another port, or stop who has it")]
@@ -109,7 +128,8 @@ pub struct Agent {
     instance: String,
     client: Client,
     host: Arc<Host>,
-    http: SocketAddr,
+    http: Arc<HttpServer>,
+    facts: Facts,
     admin: Admin,
     _state: StateDir,
 }
@@ -120,14 +140,9 @@ impl Agent {
     /// # Errors
     /// [`AgentError`], naming the flag.
     pub async fn bind(config: Config) -> Result<Self, AgentError> {
-        // Two TLS libraries' worth of defaults are compiled in nowhere: this is the only one. An error means it is set.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let kube_config = kube_config(&config).await?;
-        let namespace = config
-            .system_namespace
-            .clone()
-            .unwrap_or_else(|| kube_config.default_namespace.clone());
-        let client = Client::try_from(kube_config).map_err(|e| AgentError::Client(Box::new(e)))?;
+        let advertised = advertised(&config)?;
+        let (client, default_namespace) = client::connect(config.kubeconfig.as_deref()).await?;
+        let namespace = config.system_namespace.clone().unwrap_or(default_namespace);
         let state = StateDir::open(&config.state_dir).map_err(|source| AgentError::StateDir {
             path: config.state_dir.clone(),
             source,
@@ -145,16 +160,33 @@ impl Agent {
             state_dir: state.path(),
             registry_certs_dir: config.registry_certs_dir,
         };
-        let (host, http) = standard.start().await?;
+        let started = standard.start().await?;
+        let http = started.http;
         tracing::info!(node = config.node_name, %http, admin = %admin.addr(), "listening");
+        let facts = Facts {
+            http,
+            addresses: advertised,
+            environment: config.environment,
+            labels: config.host_labels,
+            memory: config.memory.or_else(Memory::of_this_agent),
+            interfaces: started
+                .host
+                .offers()
+                .iter()
+                .chain(&started.host.calls())
+                .map(ToString::to_string)
+                .collect(),
+            images: started.images,
+        };
         Ok(Self {
             instance: state.instance(),
             node: config.node_name.into(),
             namespace,
             namespaces: config.namespaces,
             client,
-            host,
-            http,
+            host: started.host,
+            http: started.server,
+            facts,
             admin,
             _state: state,
         })
@@ -163,7 +195,7 @@ impl Agent {
     /// Where workloads are served.
     #[must_use]
     pub fn http_addr(&self) -> SocketAddr {
-        self.http
+        self.facts.http
     }
 
     /// Where `/livez`, `/readyz` and `/metrics` are.
@@ -172,40 +204,65 @@ impl Agent {
         self.admin.addr()
     }
 
-    /// Runs the node's workloads until the shutdown begins; then lets them finish, says so, and gives the Lease back.
+    /// Runs the node's workloads until the shutdown begins. Then another agent of the node that is prepared takes them over;
+    /// or else they finish, which their status says, and the Lease is given back.
     pub async fn run(self, shutdown: Shutdown) {
         let metrics = Metrics::default();
-        let health = Health::new();
+        let health = Health::new("the API server has not listed this node's workloads yet");
         let (standing_tx, standing) = channel::channel(Standing::Unknown);
         let (load_tx, load) = channel::channel(Load::default());
         let (release_tx, release) = channel::channel(false);
+        let (prepared_tx, prepared) = channel::channel(false);
+        let (hand_over, wanted) = channel::channel(false);
+        let (said, announced) = channel::channel(false);
+        let (phase_tx, phase) = channel::channel(Phase::Running);
+        let (reported_tx, reported) = channel::channel(Reported::NOTHING);
+        let leave = Leave {
+            client: self.client.clone(),
+            namespace: self.namespace.clone(),
+            node: self.node.clone(),
+            instance: self.instance.clone(),
+            facts: self.facts.clone(),
+            host: self.host.clone(),
+            http: self.http.clone(),
+            standing: standing.clone(),
+            phase: phase_tx,
+            reported,
+            hand_over,
+        };
         let keeper = Keeper {
             client: self.client.clone(),
             namespace: self.namespace.clone(),
             node: self.node.clone(),
             instance: self.instance.clone(),
-            http: self.http,
-            interfaces: self.host.offers().iter().map(ToString::to_string).collect(),
+            facts: self.facts,
             metrics: metrics.clone(),
         };
-        let keeper = tokio::spawn(keeper.run(standing_tx, standing.clone(), release, load));
+        let handover = Handover::new(prepared, wanted, said);
+        let keeper = keeper.run(standing_tx, standing.clone(), release, load, handover);
+        let keeper = tokio::spawn(keeper);
         let admin = tokio::spawn(self.admin.serve(health.clone(), metrics.registry()));
 
         let changes = watch::spawn(&self.client, &self.node, &self.namespaces, metrics.clone());
         let (effects, done) = Effects::new(self.client.clone(), EFFECTS);
         let control = Control {
-            events: Events::spawn(self.client.clone(), self.node.to_string(), metrics.clone()),
+            events: Events::spawn(
+                self.client.clone(),
+                self.node.to_string(),
+                metrics.events_dropped.clone(),
+            ),
             node: self.node,
-            host: self.host.clone(),
+            host: self.host,
             effects,
             metrics,
             health,
             standing,
             load: load_tx,
+            prepared: prepared_tx,
+            announced,
+            reported: reported_tx,
         };
-        control
-            .run(changes, done, shutdown.clone(), drain(self.host, shutdown))
-            .await;
+        control.run(changes, done, phase, leave.run(shutdown)).await;
 
         // The keeper ends by itself when it has released the Lease, or was too slow to.
         let _ = release_tx.send(true);
@@ -215,70 +272,33 @@ impl Agent {
     }
 }
 
-/// Once the shutdown begins, lets requests finish.
-async fn drain(host: Arc<Host>, shutdown: Shutdown) {
-    shutdown.begun().await;
-    tokio::select! {
-        cut = host.stop(DRAIN_LIMIT) => if cut > 0 {
-            tracing::warn!(workloads = cut, "not drained in time; cut");
-        },
-        () = shutdown.cut() => tracing::warn!("asked twice to stop; not waiting for requests in flight"),
-    }
-}
-
-async fn kube_config(config: &Config) -> Result<kube::Config, AgentError> {
-    let mut kube_config = match &config.kubeconfig {
-        Some(path) => {
-            let kubeconfig = kube::config::Kubeconfig::read_from(path)?;
-            kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?
+/// The addresses at which others reach the agent.
+fn advertised(config: &Config) -> Result<Vec<IpAddr>, AgentError> {
+    let refuse =
+        |address: IpAddr, problem: String| Err(AgentError::AdvertiseAddress { address, problem });
+    let given = &config.advertise_addresses;
+    for (index, address) in given.iter().enumerate() {
+        if address.is_unspecified() || address.is_multicast() {
+            let text = "nobody can reach it; name the address of this node or pod";
+            return refuse(*address, text.to_owned());
         }
-        None => kube::Config::incluster()?,
-    };
-    kube_config.connect_timeout = Some(Duration::from_secs(10));
-    Ok(kube_config)
-}
-
-/// Keeps the agent's own objects: the Lease and the Host.
-struct Keeper {
-    client: Client,
-    namespace: String,
-    node: Arc<str>,
-    instance: String,
-    http: SocketAddr,
-    interfaces: Vec<String>,
-    metrics: Metrics,
-}
-
-impl Keeper {
-    async fn run(
-        self,
-        standing_tx: channel::Sender<Standing>,
-        standing: channel::Receiver<Standing>,
-        mut release: channel::Receiver<bool>,
-        load: channel::Receiver<Load>,
-    ) {
-        let owner = tokio::select! {
-            owner = node::owner(&self.client, &self.node) => owner,
-            _ = release.wait_for(|r| *r) => return,
-        };
-        let object = HostObject {
-            client: self.client.clone(),
-            namespace: self.namespace.clone(),
-            node: self.node.to_string(),
-            http: self.http,
-            interfaces: self.interfaces,
-            owner: owner.clone(),
-        };
-        let host = tokio::spawn(object.run(standing, load));
-        let lease = LeaseKeeper::new(
-            self.client,
-            &self.namespace,
-            &self.node,
-            self.instance,
-            owner,
-            self.metrics,
-        );
-        lease.run(standing_tx, release).await;
-        host.abort();
+        let mut earlier = given.iter().take(index);
+        if let Some(other) = earlier.find(|other| other.is_ipv4() == address.is_ipv4()) {
+            let text = format!("is of the same family as {other}; give at most one of each");
+            return refuse(*address, text);
+        }
     }
+    let listen = config.http_listen.ip();
+    if given.is_empty() && !listen.is_unspecified() {
+        return Ok(vec![listen]);
+    }
+    // A pod of a dual-stack cluster has addresses of both families, also where only one is listened at. `[::]` is both.
+    let served = |address: &&IpAddr| match listen {
+        IpAddr::V4(_) => address.is_ipv4(),
+        IpAddr::V6(listen) => listen.is_unspecified() || address.is_ipv6(),
+    };
+    Ok(given.iter().filter(served).copied().collect())
 }
+
+#[cfg(test)]
+mod tests;

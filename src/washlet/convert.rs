@@ -11,14 +11,19 @@ mod layer;
 mod problem;
 mod quantity;
 mod reference;
+mod traffic;
 mod unobserved;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use crate::{spec, washlet::api};
 
+pub(super) use interface::version;
 pub use problem::{ConvertError, Problem};
+pub use quantity::QuantityError;
+pub(super) use quantity::bytes;
 pub use reference::{Outcome, ReferenceKey, ReferenceKind, Referenced, Resolved, references};
+pub use traffic::Asked;
 pub use unobserved::{UNOBSERVED, Unobserved};
 
 use image::PullSecrets;
@@ -61,18 +66,8 @@ pub fn convert(
         Some(uid) => uid.as_str().into(),
         None => format!("{namespace}/{name}").into(),
     };
-    let controller = meta
-        .owner_references
-        .iter()
-        .flatten()
-        .find(|owner| owner.controller == Some(true));
     Ok(spec::Workload {
-        // An owner is in the workload's own namespace. Anybody can write anybody's UID, so it counts with the namespace only:
-        // else a tenant could share another one's routes.
-        owner: controller.map_or_else(
-            || id.clone(),
-            |owner| format!("{namespace}/{}", owner.uid).into(),
-        ),
+        owner: root_owner(workload).into(),
         id,
         namespace,
         name,
@@ -84,8 +79,36 @@ pub fn convert(
         components,
         interfaces,
         grace,
-        stamp: 0,
+        service_port: traffic::service_port(workload),
+        behind_service: traffic::is_behind_service(workload),
+        routes_withheld: traffic::routes_withheld(workload),
+        stamp: traffic::stamp(workload),
     })
+}
+
+/// Who shares a workload's routes: all revisions of its deployment, else all workloads of its replica set, else all of its
+/// controller, else nobody. The labels count though nobody controls it (any more): an orphan is no stranger to its siblings.
+///
+/// Anybody can write anybody's UID or label, so they count with the namespace only: else a tenant could share another one's
+/// routes.
+pub(super) fn root_owner(workload: &api::Workload) -> String {
+    let meta = &workload.metadata;
+    let namespace = reference::namespace(workload);
+    let label = |name: &str| meta.labels.as_ref().and_then(|labels| labels.get(name));
+    if let Some(deployment) = label(api::label::DEPLOYMENT) {
+        return format!("{namespace}/deployment/{deployment}");
+    }
+    if let Some(set) = label(api::label::REPLICA_SET) {
+        return format!("{namespace}/set/{set}");
+    }
+    let mut owners = meta.owner_references.iter().flatten();
+    match owners.find(|owner| owner.controller == Some(true)) {
+        Some(controller) => format!("{namespace}/{}", controller.uid),
+        None => {
+            let name = || format!("{namespace}/{}", meta.name.as_deref().unwrap_or_default());
+            meta.uid.clone().unwrap_or_else(name)
+        }
+    }
 }
 
 /// The name of a component, for what is wrong with it.

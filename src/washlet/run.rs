@@ -79,8 +79,9 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         state_dir: &state,
         registry_certs_dir: config.registry_certs_dir,
     };
-    let (host, addr) = standard.start().await?;
-    let mut report = report::Report::new(addr);
+    let started = standard.start().await?;
+    let host = started.host;
+    let mut report = report::Report::new(started.http);
     report.loaded(&loaded);
     // Standard input can be read once only, so what was read from it could not be kept at a reload.
     let stdin = config.paths.iter().any(|path| path == Path::new("-"));

@@ -42,20 +42,31 @@ pub(super) struct Standard<'a> {
     pub registry_certs_dir: Option<PathBuf>,
 }
 
+/// A host that runs.
+pub(super) struct Started {
+    pub host: Arc<Host>,
+    /// Where it serves HTTP.
+    pub http: SocketAddr,
+    /// What it serves HTTP with.
+    pub server: Arc<HttpServer>,
+    /// What it pulls images with.
+    pub images: Arc<Puller>,
+}
+
 impl Standard<'_> {
-    /// Starts it; tells where it serves HTTP.
-    pub async fn start(self) -> Result<(Arc<Host>, SocketAddr), SetupError> {
+    /// Starts it.
+    pub async fn start(self) -> Result<Started, SetupError> {
         let engine = Engine::builder()
             .cache_dir(self.state_dir.join("compiled"))
             .build()?;
-        let puller = Puller::new(PullerConfig {
+        let images = Arc::new(Puller::new(PullerConfig {
             certs_dir: self.registry_certs_dir,
             ..PullerConfig::new(self.state_dir.join("images"))
-        })?;
+        })?);
         let http = Arc::new(HttpServer::new(self.http_listen));
         let mut builder = HostBuilder::new()
             .with_engine(engine)
-            .with_fetcher(Fetcher::new().with_registry(Arc::new(puller)))
+            .with_fetcher(Fetcher::new().with_registry(images.clone()))
             .with_plugin(http.clone())?
             .with_plugin(Arc::new(WasiConfig::default()))?
             .with_plugin(Arc::new(WasiLogging::default()))?;
@@ -63,6 +74,11 @@ impl Standard<'_> {
             builder = builder.with_id(id);
         }
         let host = builder.build()?.start().await?;
-        Ok((host, http.addr().unwrap_or(self.http_listen)))
+        Ok(Started {
+            host,
+            http: http.addr().unwrap_or(self.http_listen),
+            server: http,
+            images,
+        })
     }
 }

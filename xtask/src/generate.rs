@@ -1,13 +1,17 @@
-//! `cargo xtask generate`: the CRDs, which the Rust types are the source of.
+//! `cargo xtask generate`: the CRDs, which the Rust types are the source of, and what is made of them and of the chart.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, process::Command};
 
 use anyhow::{Context, Result, bail};
 
 use crate::{
     cargo::{self, cargo},
+    chart,
     steps::Outcome,
 };
+
+/// Folders that have nothing but generated files.
+const FOLDERS: [&str; 2] = ["crds", chart::CRDS];
 
 /// Arguments of `cargo xtask generate`.
 #[derive(clap::Args)]
@@ -17,77 +21,102 @@ pub struct Args {
     check: bool,
 }
 
-/// Builds the program that prints the CRDs, and writes or compares them.
+/// Texts by path.
+type Files = BTreeMap<String, String>;
+
+/// Builds the programs that it takes, and writes or compares the files.
 pub fn run(args: &Args) -> Result<()> {
-    let printed = cargo::output(cargo(&[
-        "run",
-        "--quiet",
-        "--package",
-        "wash-runtime",
-        "--bin",
-        "washlet",
-        "--",
-        "crds",
-    ]))?;
-    let files = split(&printed)?;
+    // All of them: with the features of one crate alone Wasmtime is compiled again.
+    cargo::run(cargo(&["build", "--quiet", "--workspace", "--bins"]))?;
     if args.check {
-        compare(&files)
-    } else {
-        write(&files)
+        return match check_built()? {
+            Outcome::Done => Ok(()),
+            Outcome::NotRun(why) => bail!("{why}"),
+        };
     }
+    write(&from_types()?)?;
+    // Last, as it is made of the others.
+    write(&rendered()?)
 }
 
-/// As `--check`, with the program that `cargo build` has left.
+/// As `--check`, with the programs that `cargo build` has left.
 pub fn check_built() -> Result<Outcome> {
+    compare(&from_types()?)?;
+    if let Some(not_run) = chart::cannot_render() {
+        return Ok(not_run);
+    }
+    compare(&rendered()?).map(|()| Outcome::Done)
+}
+
+/// The CRDs, and what of the chart is made of them.
+fn from_types() -> Result<Files> {
     let mut command = Command::new(cargo::built("washlet")?);
     command.arg("crds");
-    compare(&split(&cargo::output(command)?)?).map(|()| Outcome::Done)
+    let crds = split(&cargo::output(command)?)?;
+    let mut files = chart::files(&crds)?;
+    let crds = crds.into_iter();
+    files.extend(crds.map(|(name, text)| (format!("crds/{name}"), text)));
+    Ok(files)
 }
 
-fn compare(files: &BTreeMap<String, String>) -> Result<()> {
-    let dir = crate::root().join("crds");
-    let differs = |(name, text): &(&String, &String)| {
-        fs::read_to_string(dir.join(name)).ok().as_ref() != Some(*text)
+fn rendered() -> Result<Files> {
+    Ok(Files::from([(
+        chart::INSTALL.to_owned(),
+        chart::rendered()?,
+    )]))
+}
+
+fn compare(files: &Files) -> Result<()> {
+    let differs = |(path, text): &(&String, &String)| {
+        fs::read_to_string(crate::root().join(path)).ok().as_ref() != Some(*text)
     };
     let mut wrong: Vec<String> = files
         .iter()
         .filter(differs)
-        .map(|(name, _)| name.clone())
+        .map(|(path, _)| path.clone())
         .collect();
-    wrong.extend(strays(&dir, files)?);
+    wrong.extend(strays(files)?);
     if !wrong.is_empty() {
         bail!(
-            "crds/ is not what the types say ({}): run `cargo xtask generate`",
+            "not as they would be generated ({}): run `cargo xtask generate`",
             wrong.join(", ")
         );
     }
     Ok(())
 }
 
-fn write(files: &BTreeMap<String, String>) -> Result<()> {
-    let dir = crate::root().join("crds");
-    fs::create_dir_all(&dir).context("making crds/")?;
-    for stray in strays(&dir, files)? {
-        fs::remove_file(dir.join(&stray)).with_context(|| format!("removing crds/{stray}"))?;
+fn write(files: &Files) -> Result<()> {
+    for stray in strays(files)? {
+        fs::remove_file(crate::root().join(&stray)).with_context(|| format!("removing {stray}"))?;
     }
-    for (name, text) in files {
-        fs::write(dir.join(name), text).with_context(|| format!("writing crds/{name}"))?;
-        println!("crds/{name}");
+    for (path, text) in files {
+        let file = crate::root().join(path);
+        if let Some(folder) = file.parent() {
+            fs::create_dir_all(folder).with_context(|| format!("making the folder of {path}"))?;
+        }
+        fs::write(file, text).with_context(|| format!("writing {path}"))?;
+        println!("{path}");
     }
     Ok(())
 }
 
-/// Files that no type stands behind any more.
-fn strays(dir: &Path, files: &BTreeMap<String, String>) -> Result<Vec<String>> {
+/// Files in the folders of `files` that nothing stands behind any more.
+fn strays(files: &Files) -> Result<Vec<String>> {
     let mut strays = Vec::new();
-    for entry in dir.read_dir().context("reading crds/")? {
-        let name = entry
-            .context("reading crds/")?
-            .file_name()
-            .to_string_lossy()
-            .into_owned();
-        if !files.contains_key(&name) {
-            strays.push(name);
+    for folder in FOLDERS {
+        let dir = crate::root().join(folder);
+        if !dir.is_dir() || !files.keys().any(|path| path.starts_with(folder)) {
+            continue;
+        }
+        for entry in dir
+            .read_dir()
+            .with_context(|| format!("reading {folder}"))?
+        {
+            let name = entry.with_context(|| format!("reading {folder}"))?;
+            let path = format!("{folder}/{}", name.file_name().to_string_lossy());
+            if !files.contains_key(&path) {
+                strays.push(path);
+            }
         }
     }
     Ok(strays)

@@ -1,12 +1,16 @@
 //! `cargo xtask`: the chores of this repository, with nothing to install beside Rust and Go.
 
 mod cargo;
+mod chart;
 mod cluster;
 mod deny;
 mod generate;
 mod guests;
+mod image;
+mod packages;
 mod steps;
 mod test;
+mod values;
 
 use std::{
     path::{Path, PathBuf},
@@ -23,7 +27,9 @@ enum Command {
     Test(test::Args),
     /// Starts a control plane and a registry to try things on, and stays until Ctrl-C.
     Cluster(cluster::Args),
-    /// Writes the generated files: `crds/`.
+    /// Writes the container image to a file, without a container runtime.
+    Image(image::Args),
+    /// Writes the generated files: `crds/`, the chart's copy of them and table of values, `manifests/install.yaml`.
     Generate(generate::Args),
 }
 
@@ -31,6 +37,7 @@ fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Test(args) => test::run(&args),
         Command::Cluster(args) => cluster::run(&args),
+        Command::Image(args) => image::run(&args),
         Command::Generate(args) => generate::run(&args),
     };
     match result {

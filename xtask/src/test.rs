@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::{
     cargo::{self, cargo},
-    deny, generate, guests,
+    deny, generate, guests, packages,
     steps::{self, Outcome, Plan, Step},
 };
 
@@ -30,7 +30,7 @@ pub struct Args {
 }
 
 /// Cheap checks first, and last the one whose summary should end the output.
-const STEPS: [Step<Args>; 12] = [
+const STEPS: [Step<Args>; 13] = [
     step("fmt", |_| cargo_each("fmt", &[&["--all"]], &["--check"])),
     step("clippy", |_| clippy(&[&ALL, &THE_E2E])),
     step("clippy-minimal", |_| clippy(&[&MINIMAL])),
@@ -42,14 +42,16 @@ const STEPS: [Step<Args>; 12] = [
     step("generated", |_| generate::check_built()),
     step("guests", |_| guests::check()),
     TEST,
+    PACKAGES,
     E2E,
 ];
 
 /// With filters somebody waits for one test.
-const FILTERED_STEPS: [Step<Args>; 3] = [BUILD, TEST, E2E];
+const FILTERED_STEPS: [Step<Args>; 4] = [BUILD, TEST, PACKAGES, E2E];
 
 const BUILD: Step<Args> = step("build", |_| cargo_each("build", &[&ALL, &THE_E2E], &[]));
 const TEST: Step<Args> = step("test", |args| test(cargo(&["test", "--workspace"]), args));
+const PACKAGES: Step<Args> = step("packages", |_| packages::install());
 const E2E: Step<Args> = step("e2e", e2e);
 
 /// The workspace in one go, here and in the tests: with the features of one crate alone Wasmtime is compiled again.

@@ -43,7 +43,8 @@ impl Start {
         command
             .env_remove("KUBECONFIG")
             .env_remove("NODE_NAME")
-            .env_remove("POD_NAMESPACE");
+            .env_remove("POD_NAMESPACE")
+            .env_remove("POD_IPS");
         let mut process = Process::spawn("washlet agent", command, &self.log)?;
         let addresses = eventually(
             "the agent tells where it listens",

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use washlet_e2e::{
     cluster::{self, Version},
+    node,
     playground::Playground,
     registry,
 };
@@ -26,6 +27,9 @@ fn run() -> Result<()> {
     match std::env::args().nth(1).as_deref() {
         Some("install") => {
             cluster::install(Version::wanted()?)?;
+            if node::lacks().is_none() {
+                node::install()?;
+            }
             registry::install().map(drop)
         }
         None => {

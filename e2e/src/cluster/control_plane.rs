@@ -1,7 +1,8 @@
-//! etcd, kube-apiserver and kube-controller-manager on loopback, without a node.
+//! etcd, kube-apiserver and kube-controller-manager, on loopback and without a node unless one is to join.
 
 use std::{
     fs,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -19,11 +20,16 @@ use crate::{ports, process::Process, random, run_dir, tls::Authority, wait::even
 /// Three seconds on an idle machine; builds beside it make it many times that.
 const READY_LIMIT: Duration = Duration::from_secs(90);
 
-/// Who may do what: name, group.
-const USERS: [(&str, &str); 2] = [
+/// Who may do what: name, group. A node has a user of its own.
+const USERS: [(&str, &str); 4] = [
     ("admin", "system:masters"),
     ("system:kube-controller-manager", "system:authenticated"),
+    ("system:kube-proxy", "system:authenticated"),
+    ("system:kube-scheduler", "system:authenticated"),
 ];
+
+/// The client of kubelets that the API server is, and its certificate's name.
+const KUBELET_CLIENT: &str = "kubelet-client";
 
 /// A control plane that was started here. Dropping it kills it.
 ///
@@ -43,6 +49,14 @@ struct Layout {
     programs: Programs,
     etcd: String,
     port: u16,
+    node: Option<Node>,
+}
+
+/// The node that joins.
+struct Node {
+    name: String,
+    /// The first is the API server's too; the families are those of Services.
+    addresses: Vec<IpAddr>,
 }
 
 // === impl ControlPlane ===
@@ -69,6 +83,28 @@ impl ControlPlane {
     /// # Errors
     /// When a program can't be built or started, or is not ready in time.
     pub async fn start_with(version: Version) -> Result<Self> {
+        Self::start_for(version, None).await
+    }
+
+    /// As [`ControlPlane::start_with`], for a real node with this name and these addresses of this machine.
+    ///
+    /// It listens on every address, so only in a network namespace of its own.
+    ///
+    /// # Errors
+    /// As [`ControlPlane::start_with`].
+    pub async fn start_for_node(
+        version: Version,
+        name: &str,
+        addresses: &[IpAddr],
+    ) -> Result<Self> {
+        let node = Node {
+            name: name.to_owned(),
+            addresses: addresses.to_vec(),
+        };
+        Self::start_for(version, Some(node)).await
+    }
+
+    async fn start_for(version: Version, node: Option<Node>) -> Result<Self> {
         let programs = tokio::task::spawn_blocking(move || install(version))
             .await
             .context("building programs")??;
@@ -79,6 +115,7 @@ impl ControlPlane {
             port: ports::free()?,
             programs,
             dir,
+            node,
         };
         write_secrets(&layout)?;
         let admin = layout.kubeconfig("admin");
@@ -100,6 +137,16 @@ impl ControlPlane {
     #[must_use]
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
+    }
+
+    /// A file of the control plane's, such as `ca.crt`.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.layout.path(name)
+    }
+
+    /// The kubeconfig of a component's user.
+    pub(crate) fn kubeconfig(&self, user: &str) -> PathBuf {
+        self.layout.kubeconfig(user)
     }
 
     /// Kills the API server; its port refuses connections until [`ControlPlane::start_api_server`].
@@ -127,20 +174,29 @@ impl Layout {
     fn kubeconfig(&self, user: &str) -> PathBuf {
         self.path(&format!(
             "{}.kubeconfig",
-            user.trim_start_matches("system:")
+            user.trim_start_matches("system:").replace(':', "-")
         ))
     }
 
     fn start_api_server(&self) -> Result<Process> {
         let mut command = Command::new(&self.programs.api_server);
-        command.args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"]);
+        let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let (bind, advertise) = match &self.node {
+            None => (loopback, loopback),
+            Some(node) => (
+                Ipv4Addr::UNSPECIFIED.into(),
+                node.addresses.first().copied().unwrap_or(loopback),
+            ),
+        };
+        command.arg(format!("--bind-address={bind}"));
+        command.arg(format!("--advertise-address={advertise}"));
         command.args([
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
         ]);
         command.args([
             "--allow-privileged",
-            "--service-cluster-ip-range=10.96.0.0/16",
+            &format!("--service-cluster-ip-range={}", self.service_ranges()),
             "--profiling=false",
         ]);
         command.args([
@@ -150,26 +206,52 @@ impl Layout {
         command
             .arg(format!("--secure-port={}", self.port))
             .arg(format!("--etcd-servers={}", self.etcd));
-        for (flag, file) in [
+        let mut files = vec![
             ("tls-cert-file", "tls.crt"),
             ("tls-private-key-file", "tls.key"),
             ("token-auth-file", "tokens.csv"),
             ("service-account-key-file", "sa.pub"),
             ("service-account-signing-key-file", "sa.key"),
-        ] {
+        ];
+        if self.node.is_some() {
+            // For the logs of pods. There is no DNS that knows the node.
+            command.arg("--kubelet-preferred-address-types=InternalIP");
+            files.push(("kubelet-client-certificate", "kubelet-client.crt"));
+            files.push(("kubelet-client-key", "kubelet-client.key"));
+        }
+        for (flag, file) in files {
             command.arg(format!("--{flag}={}", self.path(file).display()));
         }
         Process::spawn("kube-apiserver", command, &self.path("kube-apiserver.log"))
     }
 
+    /// Of the families that the node has, and IPv4 without one.
+    fn service_ranges(&self) -> String {
+        let addresses = self.node.iter().flat_map(|node| &node.addresses);
+        let mut ranges: Vec<_> = addresses
+            .map(|address| match address {
+                IpAddr::V4(_) => "10.96.0.0/16",
+                IpAddr::V6(_) => "fd00:96::/112",
+            })
+            .collect();
+        if ranges.is_empty() {
+            ranges.push("10.96.0.0/16");
+        }
+        ranges.join(",")
+    }
+
     fn start_controller_manager(&self) -> Result<Process> {
         let mut command = Command::new(&self.programs.controller_manager);
-        // No kubelet renews a lease here: these two would mark every Node as lost and evict its pods.
-        command.arg("--controllers=*,-node-lifecycle-controller,-taint-eviction-controller");
+        if self.node.is_none() {
+            // No kubelet renews a lease here: these two would mark every Node as lost and evict its pods.
+            command.arg("--controllers=*,-node-lifecycle-controller,-taint-eviction-controller");
+        }
         command.args([
             "--leader-elect=false",
             "--secure-port=0",
             "--use-service-account-credentials",
+            // In place of 15 seconds: tests wait for autoscalers.
+            "--horizontal-pod-autoscaler-sync-period=1s",
         ]);
         let kubeconfig = self.kubeconfig("system:kube-controller-manager");
         command.arg(format!("--kubeconfig={}", kubeconfig.display()));
@@ -209,12 +291,22 @@ fn start_etcd(dir: &Path, programs: &Programs) -> Result<(Process, String)> {
 /// Certificates, the keys of service accounts, and a token and a kubeconfig for each user.
 fn write_secrets(layout: &Layout) -> Result<()> {
     let authority = Authority::new("washlet-e2e cluster")?;
-    let names = [
-        "localhost",
-        "127.0.0.1",
-        "10.96.0.1",
-        "kubernetes.default.svc",
+    let mut names = vec![
+        "localhost".to_owned(),
+        "127.0.0.1".to_owned(),
+        "10.96.0.1".to_owned(),
+        "kubernetes.default.svc".to_owned(),
     ];
+    let mut users: Vec<(String, &str)> = USERS
+        .iter()
+        .map(|&(user, group)| (user.to_owned(), group))
+        .collect();
+    if let Some(node) = &layout.node {
+        names.extend(node.addresses.iter().map(ToString::to_string));
+        users.push((format!("system:node:{}", node.name), "system:nodes"));
+        authority.write_client(&layout.dir, KUBELET_CLIENT)?;
+    }
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
     authority.write_server(&layout.dir, &names)?;
     let key = KeyPair::generate().context("making the key of service accounts")?;
     fs::write(layout.path("sa.key"), key.serialize_pem()).context("writing sa.key")?;
@@ -222,7 +314,7 @@ fn write_secrets(layout: &Layout) -> Result<()> {
 
     let server = format!("https://127.0.0.1:{}", layout.port);
     let mut tokens = String::new();
-    for (user, group) in USERS {
+    for (user, group) in &users {
         let token = random::word()?;
         tokens.push_str(&format!("{token},{user},{user},\"{group}\"\n"));
         kubeconfig::write(

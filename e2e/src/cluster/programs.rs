@@ -23,6 +23,23 @@ const KUBECTL: Program = Program {
     package: "k8s.io/kubernetes/cmd/kubectl",
 };
 
+const SCHEDULER: Program = Program {
+    name: "kube-scheduler",
+    package: "k8s.io/kubernetes/cmd/kube-scheduler",
+};
+const KUBELET: Program = Program {
+    name: "kubelet",
+    package: "k8s.io/kubernetes/cmd/kubelet",
+};
+const PROXY: Program = Program {
+    name: "kube-proxy",
+    package: "k8s.io/kubernetes/cmd/kube-proxy",
+};
+const HELM: Program = Program {
+    name: "helm",
+    package: "helm.sh/helm/v4/cmd/helm",
+};
+
 /// A Kubernetes version that the tests can run against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
@@ -74,4 +91,35 @@ pub fn install(version: Version) -> Result<Programs> {
         controller_manager: kubernetes.program(CONTROLLER_MANAGER.name),
         kubectl: newest.program(KUBECTL.name),
     })
+}
+
+/// The programs of a node, and helm.
+#[derive(Clone, Debug)]
+pub struct NodePrograms {
+    pub(crate) scheduler: PathBuf,
+    pub(crate) kubelet: PathBuf,
+    pub(crate) proxy: PathBuf,
+    pub(crate) helm: PathBuf,
+}
+
+/// Builds the programs of a node and helm, of the newest version always, unless they are in the cache.
+///
+/// # Errors
+/// As [`installed`].
+pub fn install_node() -> Result<NodePrograms> {
+    let built = installed("cluster", &[SCHEDULER, KUBELET, PROXY])?;
+    Ok(NodePrograms {
+        scheduler: built.program(SCHEDULER.name),
+        kubelet: built.program(KUBELET.name),
+        proxy: built.program(PROXY.name),
+        helm: install_helm()?,
+    })
+}
+
+/// Builds helm, unless it is in the cache.
+///
+/// # Errors
+/// As [`installed`].
+pub fn install_helm() -> Result<PathBuf> {
+    Ok(installed("cluster", &[HELM])?.program(HELM.name))
 }

@@ -3,14 +3,21 @@
 //! - `harness`: the harness itself, so that a broken test bed is not taken for a broken product.
 //! - `playground`: `cargo xtask cluster`.
 //! - `capabilities`: what components can do and cannot.
+//! - `chart`: the Helm chart, its values and its life.
+//! - `controller`: scheduling, loss of hosts, replicas, Services.
 //! - `failures`: every failure of a start, and its healing.
 //! - `figures`: how long and how much, printed.
+//! - `kinds`: the kinds beside Workload and Host, and how they are scaled.
 //! - `main_job`: a Workload from apply to delete.
 //! - `node`: what an agent tells about its node and itself.
 //! - `outage`: what goes away comes back.
+//! - `policy`: what rights keep people, agents and thieves from.
+//! - `real_node`: the chart on a real kubelet.
 //! - `rollout`: an edit and a deletion under load.
 //! - `run`: `washlet run`.
+//! - `service_port`: a workload behind a Service.
 //! - `shutdown`: an agent's end, and what keeps it from beginning.
+//! - `standby`: two agents on one node.
 //! - `stage`, `load`, `local`: what most tests stand on.
 
 #![allow(
@@ -19,16 +26,23 @@
 )]
 
 mod capabilities;
+mod chart;
+mod controller;
 mod failures;
 mod figures;
 mod harness;
+mod kinds;
 mod load;
 mod local;
 mod main_job;
 mod node;
 mod outage;
 mod playground;
+mod policy;
+mod real_node;
 mod rollout;
 mod run;
+mod service_port;
 mod shutdown;
 mod stage;
+mod standby;

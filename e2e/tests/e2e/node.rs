@@ -3,13 +3,16 @@
 use std::{collections::HashSet, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
-use washlet_e2e::{eventually, objects, with_namespace};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+use washlet_e2e::{Agent, AgentOptions, TestNamespace, chart, eventually, objects, with_namespace};
 
-use crate::stage::{HEAL, Stage, ready};
+use crate::stage::{HEAL, START, Stage, ready};
 
 /// The Lease is renewed every ten seconds.
 const RENEWED: Duration = Duration::from_secs(15);
+/// Whether there is another Node is looked at every minute.
+const OWNED: Duration = Duration::from_secs(90);
 
 #[tokio::test]
 async fn the_host_object_tells_what_the_node_is_and_holds() -> Result<()> {
@@ -62,6 +65,22 @@ async fn the_host_object_tells_what_the_node_is_and_holds() -> Result<()> {
                 "{interface} is not in {interfaces:?}"
             );
         }
+        let memory = status["allocatable"]["memory"].as_str();
+        ensure!(memory.is_some_and(|m| m.ends_with("Ki")), "{status}");
+        // Of the image's manifest, and of the component.
+        let held = |host: &kube::api::DynamicObject| {
+            host.data["status"]["images"]
+                .as_array()
+                .is_some_and(|i| i.len() == 2)
+        };
+        let host_now = ns.wait_for("Host", node, held, HEAL).await?;
+        let digest = &ns.get("Workload", "app").await?.data["status"]["components"][0]["digest"];
+        let images = host_now.data["status"]["images"].as_array().cloned();
+        ensure!(
+            images.unwrap_or_default().contains(digest),
+            "{:?}",
+            host_now.data
+        );
         let condition = objects::condition(&host, "Ready").context("no condition")?;
         ensure!(condition.status == "True", "{condition:?}");
 
@@ -78,6 +97,148 @@ async fn the_host_object_tells_what_the_node_is_and_holds() -> Result<()> {
                 .any(|o| o.kind == "Node" && o.name == node && Some(&o.uid) == uid.as_ref());
             ensure!(owned, "the Node does not own its {kind}: {owners:?}");
         }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_host_and_the_lease_go_with_the_node_and_come_back_with_it() -> Result<()> {
+    with_namespace(async |ns| {
+        let stage = Stage::new(ns).await?;
+        let image = stage.push(ns, "v1", "v1").await?;
+        ns.apply_yaml(&stage.workload("app", &image)).await?;
+        ready(ns, "app").await?;
+        let node = stage.agent.node();
+        let first = owned(ns, node).await?;
+        ns.delete("Node", node).await?;
+        both_gone(ns, node).await?;
+        // They are not made for a Node that is no more: nobody would ever remove them.
+        sleep(RENEWED).await;
+        both_gone(ns, node).await?;
+        let (status, _) = stage.agent.get("app.test", "/").await?;
+        ensure!(status == 200, "{status}");
+
+        make_node(ns, node).await?;
+        let second = owned(ns, node).await?;
+        ensure!(first != second);
+        // It acts as before.
+        ns.apply_yaml(&stage.workload("late", &image)).await?;
+        ready(ns, "late").await?;
+
+        // So fast that the agent may never see the Node gone.
+        ns.delete("Node", node).await?;
+        make_node(ns, node).await?;
+        let third = owned(ns, node).await?;
+        ensure!(second != third);
+        // The garbage collector has nothing more to do.
+        let before = uids(ns, node).await?;
+        sleep(RENEWED).await;
+        ensure!(uids(ns, node).await? == before, "they were made once more");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_node_that_comes_after_its_agent_owns_what_is_there() -> Result<()> {
+    with_namespace(async |ns| {
+        let mut stage = Stage::new(ns).await?;
+        let node = stage.agent.node().to_owned();
+        owned(ns, &node).await?;
+        ns.delete("Node", &node).await?;
+        both_gone(ns, &node).await?;
+        // One that has never seen its Node.
+        stage.agent.kill9();
+        stage.agent.restart().await?;
+        for kind in ["Host", "Lease"] {
+            let object = ns.wait_for(kind, &node, |_| true, HEAL).await?;
+            let owners = object.metadata.owner_references.unwrap_or_default();
+            ensure!(owners.is_empty(), "{kind}: {owners:?}");
+        }
+        let before = uids(ns, &node).await?;
+        make_node(ns, &node).await?;
+        owned(ns, &node).await?;
+        ensure!(uids(ns, &node).await? == before, "they were made anew");
+        Ok(())
+    })
+    .await
+}
+
+async fn both_gone(ns: &TestNamespace, node: &str) -> Result<()> {
+    for kind in ["Host", "Lease"] {
+        let api = ns.api(kind)?;
+        eventually(&format!("the {kind} is gone"), START, async || {
+            Ok(match api.get_opt(node).await? {
+                None => Ok(()),
+                Some(object) => Err(object.metadata.owner_references),
+            })
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+async fn make_node(ns: &TestNamespace, name: &str) -> Result<()> {
+    let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name } });
+    ns.apply(node).await.map(drop)
+}
+
+/// Waits until the Node owns both objects, and gives its UID.
+async fn owned(ns: &TestNamespace, node: &str) -> Result<String> {
+    let uid = ns.get("Node", node).await?.metadata.uid.context("a UID")?;
+    for kind in ["Host", "Lease"] {
+        let owned = |object: &kube::api::DynamicObject| {
+            let owners = object.metadata.owner_references.iter().flatten();
+            owners.map(|o| &o.uid).eq([&uid])
+        };
+        ns.wait_for(kind, node, owned, OWNED).await?;
+    }
+    Ok(uid)
+}
+
+async fn uids(ns: &TestNamespace, node: &str) -> Result<[Option<String>; 2]> {
+    let (host, lease) = (ns.get("Host", node).await?, ns.get("Lease", node).await?);
+    Ok([host.metadata.uid, lease.metadata.uid])
+}
+
+#[tokio::test]
+async fn the_host_object_tells_what_the_agent_was_told() -> Result<()> {
+    with_namespace(async |ns| {
+        let args = [
+            "--advertise-address=10.1.2.3,fd00::3",
+            "--environment=eu-1",
+            "--host-label=zone=a",
+            "--host-label=example.com/disk=ssd",
+            "--memory=3Gi",
+        ];
+        // The policy lets a host say only what the chart tells it to.
+        let values = [
+            "--set=environment=eu-1,hostLabels.zone=a",
+            "--set=hostLabels.example\\.com/disk=ssd",
+        ];
+        let options = AgentOptions {
+            rights: Some(chart::rendered(ns, &values.map(str::to_owned)).await?),
+            args: args.map(str::to_owned).into(),
+            ..AgentOptions::default()
+        };
+        let agent = Agent::start(ns, options).await?;
+        let told = |host: &kube::api::DynamicObject| host.data["status"]["addresses"].is_array();
+        let host = ns.wait_for("Host", agent.node(), told, HEAL).await?;
+        let (top, status) = (&host.data, &host.data["status"]);
+        ensure!(top["environment"] == "eu-1", "{top}");
+        ensure!(
+            // Nobody listens at the other one.
+            status["addresses"] == serde_json::json!(["10.1.2.3"]),
+            "{status}"
+        );
+        ensure!(status["allocatable"]["memory"] == "3145728Ki", "{status}");
+        let labels = host.metadata.labels.unwrap_or_default();
+        ensure!(labels.get("zone").is_some_and(|v| v == "a"), "{labels:?}");
+        ensure!(
+            labels.get("example.com/disk").is_some_and(|v| v == "ssd"),
+            "{labels:?}"
+        );
         Ok(())
     })
     .await

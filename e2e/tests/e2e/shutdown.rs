@@ -130,6 +130,19 @@ async fn a_busy_port_is_named() -> Result<()> {
 }
 
 #[tokio::test]
+async fn an_address_that_cannot_be_advertised_is_named() -> Result<()> {
+    let said = refused(&[
+        "--advertise-address=10.0.0.1",
+        "--advertise-address=10.0.0.2",
+    ])
+    .await?;
+    says(
+        &said,
+        &["--advertise-address 10.0.0.2", "same family as 10.0.0.1"],
+    )
+}
+
+#[tokio::test]
 async fn a_state_directory_that_cannot_be_used_is_named() -> Result<()> {
     with_namespace(async |ns| {
         let stage = Stage::new(ns).await?;
@@ -155,12 +168,14 @@ async fn a_kubeconfig_that_cannot_be_used_is_named() -> Result<()> {
 
 #[tokio::test]
 async fn a_wrong_flag_is_a_wrong_use() -> Result<()> {
-    let cases: [(&[&str], &str); 5] = [
+    let cases: [(&[&str], &str); 7] = [
         (&["agent", "--node-nam=x"], "--node-name"),
         (&["run", "--http-lisen=127.0.0.1:0", "."], "--http-listen"),
         (&["agnt"], "agent"),
         (&["agent"], "--node-name"),
         (&["run"], "PATH"),
+        (&["probe"], "URL"),
+        (&["probe", "https://localhost/"], "http://HOST"),
     ];
     for (arguments, part) in cases {
         let (code, said) = ends(arguments).await?;
@@ -168,6 +183,22 @@ async fn a_wrong_flag_is_a_wrong_use() -> Result<()> {
         says(&said, &[part])?;
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn a_probe_tells_by_its_exit_code() -> Result<()> {
+    let closed = format!("http://127.0.0.1:{}/", washlet_e2e::ports::free()?);
+    let (code, said) = ends(&["probe", "--wait=0s", &closed]).await?;
+    ensure!(code == Some(1), "exit code {code:?}: {said}");
+    says(&said, &["1 of 1"])?;
+    with_namespace(async |ns| {
+        let stage = Stage::new(ns).await?;
+        let url = format!("http://{}/livez", stage.agent.admin_addr());
+        let (code, said) = ends(&["probe", &url, &url]).await?;
+        ensure!(code == Some(0), "exit code {code:?}: {said}");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]

@@ -1,9 +1,17 @@
 //! The command line. A flag wins over its environment variable.
 
-use std::{net::SocketAddr, path::PathBuf};
+mod values;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use wash_runtime::washlet::{agent, run};
+use wash_runtime::washlet::{agent, controller, probe, run};
+
+use self::values::{admin_address, label, time, word};
 
 /// Run WebAssembly components as Kubernetes workloads.
 #[derive(Debug, Parser)]
@@ -21,6 +29,10 @@ pub struct Args {
 pub enum Command {
     /// Run the Workloads of one node; what the DaemonSet starts.
     Agent(AgentArgs),
+    /// Give Workloads their hosts, keep their replicas, and lead Services to them; what the Deployment starts.
+    Controller(ControllerArgs),
+    /// Ask URLs until all of them answer well; what `helm test` runs.
+    Probe(ProbeArgs),
     /// Run the Workloads of some YAML files on this machine, without a cluster.
     Run(RunArgs),
     /// Print the CustomResourceDefinitions as YAML.
@@ -53,13 +65,41 @@ pub struct AgentArgs {
     #[arg(long = "namespace", help_heading = "Kubernetes")]
     pub namespaces: Vec<String>,
 
-    /// Where Workloads are served; port 0 takes a free one.
+    /// Where Workloads are served; port 0 takes a free one, and `[::]` is IPv4 too.
     #[arg(long, default_value = "0.0.0.0:8080", help_heading = "Listeners")]
     pub http_listen: SocketAddr,
 
     /// Where /livez, /readyz and /metrics are.
     #[arg(long, default_value = "127.0.0.1:8081", value_parser = admin_address, help_heading = "Listeners")]
     pub admin_listen: SocketAddr,
+
+    /// Address at which others reach this host, at most one of each family; may be repeated or a list with commas
+    /// [default: the address of --http-listen, if it is one].
+    #[arg(
+        long = "advertise-address",
+        env = "POD_IPS",
+        value_name = "IP",
+        value_delimiter = ',',
+        help_heading = "Listeners"
+    )]
+    pub advertise_addresses: Vec<IpAddr>,
+
+    /// A word for where this host is, for example a region: Workloads choose by it with `spec.environment`.
+    #[arg(long, env = "WASHLET_ENVIRONMENT", value_name = "WORD", value_parser = word, help_heading = "Scheduling")]
+    pub environment: Option<String>,
+
+    /// A label of this host, beside those of its Node: Workloads choose by them with `spec.hostSelector`. May be repeated.
+    #[arg(long = "host-label", value_name = "KEY=VALUE", value_parser = label, help_heading = "Scheduling")]
+    pub host_labels: Vec<(String, String)>,
+
+    /// What Workloads may use in all, for example `4Gi` [default: this process's or else the machine's limit, less 128Mi].
+    #[arg(
+        long,
+        env = "WASHLET_MEMORY",
+        value_name = "QUANTITY",
+        help_heading = "Scheduling"
+    )]
+    pub memory: Option<agent::Memory>,
 
     /// Where images and compiled code are kept.
     #[arg(long, default_value = "/var/lib/washlet", help_heading = "Storage")]
@@ -68,6 +108,36 @@ pub struct AgentArgs {
     /// Certificates and mirrors of registries, in containerd's `certs.d` layout.
     #[arg(long, help_heading = "Storage")]
     pub registry_certs_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct ProbeArgs {
+    /// What to ask: each must answer with a status from 200 to 299.
+    #[arg(required = true, value_name = "URL")]
+    pub urls: Vec<probe::Url>,
+
+    /// How long to ask again before giving up: seconds, or with a unit as `500ms`, `60s` or `2m`.
+    #[arg(long, default_value = "60s", value_name = "TIME", value_parser = time)]
+    pub wait: Duration,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct ControllerArgs {
+    /// Kubeconfig [default: the pod's service account].
+    #[arg(long, env = "KUBECONFIG", help_heading = "Kubernetes")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Look only after this namespace; may be repeated [default: all].
+    #[arg(long = "namespace", help_heading = "Kubernetes")]
+    pub namespaces: Vec<String>,
+
+    /// Namespace of the controller's Lease, and of the Hosts and Leases of the agents [default: the kubeconfig's].
+    #[arg(long, env = "POD_NAMESPACE", help_heading = "Kubernetes")]
+    pub lease_namespace: Option<String>,
+
+    /// Where /livez, /readyz and /metrics are.
+    #[arg(long, default_value = "127.0.0.1:8081", value_parser = admin_address, help_heading = "Listeners")]
+    pub admin_listen: SocketAddr,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -100,19 +170,8 @@ pub struct RunArgs {
 #[derive(Debug, ClapArgs)]
 pub struct CrdArgs {
     /// Only this kind.
-    #[arg(long, value_parser = ["Workload", "Host"], ignore_case = true)]
+    #[arg(long, value_parser = ["Workload", "WorkloadReplicaSet", "WorkloadDeployment", "Host", "Artifact"], ignore_case = true)]
     pub kind: Option<String>,
-}
-
-/// As a chart writes it, `:8081` is every address.
-fn admin_address(text: &str) -> Result<SocketAddr, String> {
-    let text = if text.starts_with(':') {
-        format!("0.0.0.0{text}")
-    } else {
-        text.to_owned()
-    };
-    text.parse()
-        .map_err(|e: std::net::AddrParseError| format!("{e}; write it as 127.0.0.1:8081 or :8081"))
 }
 
 impl AgentArgs {
@@ -124,6 +183,10 @@ impl AgentArgs {
             namespaces,
             http_listen,
             admin_listen,
+            advertise_addresses,
+            environment,
+            host_labels,
+            memory,
             state_dir,
             registry_certs_dir,
         } = self;
@@ -136,6 +199,34 @@ impl AgentArgs {
             admin_listen,
             state_dir,
             registry_certs_dir,
+            advertise_addresses,
+            environment: environment.filter(|word| !word.is_empty()),
+            host_labels: host_labels.into_iter().collect(),
+            memory,
+        }
+    }
+}
+
+impl ProbeArgs {
+    pub fn config(self) -> probe::Config {
+        let Self { urls, wait } = self;
+        probe::Config { urls, wait }
+    }
+}
+
+impl ControllerArgs {
+    pub fn config(self) -> controller::Config {
+        let Self {
+            kubeconfig,
+            namespaces,
+            lease_namespace,
+            admin_listen,
+        } = self;
+        controller::Config {
+            kubeconfig,
+            namespaces,
+            admin_listen,
+            lease_namespace,
         }
     }
 }
@@ -172,11 +263,30 @@ mod tests {
     }
 
     #[test]
-    fn a_port_alone_is_every_address() {
+    fn flags_of_the_agent_are_read() {
+        let arguments = "washlet agent --node-name=n --advertise-address=10.0.0.1,fd00::1 --memory=1Gi \
+                         --host-label=a=1 --host-label=b=2 --environment=eu";
+        let args = Args::try_parse_from(arguments.split_whitespace()).expect("good");
+        let Command::Agent(agent) = args.command else {
+            unreachable!("an agent")
+        };
+        let config = agent.config();
+        assert_eq!(config.advertise_addresses.len(), 2);
+        assert_eq!(config.host_labels.len(), 2);
+        assert_eq!(config.environment.as_deref(), Some("eu"));
         assert_eq!(
-            admin_address(":8081").map(|a| a.to_string()),
-            Ok("0.0.0.0:8081".to_owned())
+            config.memory.map(|m| m.to_string()).as_deref(),
+            Some("1048576Ki")
         );
-        assert!(admin_address("8081").is_err());
+        for (flag, part) in [
+            ("--advertise-address=host", "--advertise-address"),
+            ("--memory=1GB", "64Mi"),
+            ("--host-label=a", "KEY=VALUE"),
+            ("--environment=a b", "no word"),
+        ] {
+            let error = Args::try_parse_from(["washlet", "agent", "--node-name=n", flag]);
+            let text = error.expect_err(flag).to_string();
+            assert!(text.contains(part), "{text}");
+        }
     }
 }

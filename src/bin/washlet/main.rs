@@ -8,7 +8,9 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
-use wash_runtime::washlet::{agent::Agent, api, run, shutdown::Shutdown};
+use wash_runtime::washlet::{
+    agent::Agent, api, controller::Controller, probe, run, shutdown::Shutdown,
+};
 
 use args::{Args, Command, CrdArgs, LogFormat};
 
@@ -34,7 +36,7 @@ fn start(args: Args) -> anyhow::Result<()> {
         return print_crds(crds);
     }
     // `run` says on standard output what the agent logs; what guests write is shown either way.
-    let quiet = matches!(args.command, Command::Run(_));
+    let quiet = matches!(args.command, Command::Run(_) | Command::Probe(_));
     let _written = log(
         args.log_format,
         if quiet {
@@ -54,7 +56,16 @@ fn start(args: Args) -> anyhow::Result<()> {
                 Agent::bind(agent.config()).await?.run(shutdown).await;
                 Ok(())
             }
+            Command::Controller(controller) => {
+                let controller = Controller::bind(controller.config()).await?;
+                controller.run(shutdown).await;
+                Ok(())
+            }
             Command::Run(arguments) => Ok(run::run(arguments.config(), shutdown).await?),
+            Command::Probe(arguments) => tokio::select! {
+                probed = probe::probe(arguments.config()) => Ok(probed?),
+                () = shutdown.begun() => anyhow::bail!("asked to stop before all had answered"),
+            },
             Command::Crds(_) => Ok(()),
         }
     });

@@ -45,6 +45,29 @@ async fn damaged_blobs_are_fetched_again() {
 }
 
 #[tokio::test]
+async fn what_was_used_last_is_listed_first() {
+    let registry = Registry::start().await;
+    let kit = Kit::new(&[&registry]);
+    let other = [COMPONENT, b"\0"].concat();
+    registry.image("old", "1", COMPONENT);
+    registry.image("new", "1", &other);
+    let (old, new) = (image(&registry, "old:1"), image(&registry, "new:1"));
+    let first = kit.pull(&old).await.expect("pulled");
+    let second = kit.pull(&new).await.expect("pulled");
+    let pair = |f: &Fetched| [f.manifest.clone().expect("of an image"), f.digest.clone()];
+    let both = [pair(&second), pair(&first)].concat();
+    assert_eq!(kit.puller.newest(50).await, both);
+    assert_eq!(kit.puller.newest(3).await, both[..3]);
+    kit.pull(&old).await.expect("here already");
+    assert_eq!(kit.puller.newest(2).await, pair(&first));
+    // What is gone is not listed.
+    for blob in kit.files("blobs/sha256") {
+        std::fs::remove_file(blob).expect("removed");
+    }
+    assert_eq!(kit.puller.newest(50).await, []);
+}
+
+#[tokio::test]
 async fn torn_records_count_as_absent() {
     let registry = Registry::start().await;
     registry.image("app", "1", COMPONENT);

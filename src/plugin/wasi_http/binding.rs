@@ -1,9 +1,9 @@
 //! One generation of a workload, as the HTTP server sees it: which component it calls, its routes, and what it may call.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time};
 
 use super::{
     HANDLER_3, INCOMING_2,
@@ -22,12 +22,19 @@ use crate::{
     wit::InterfaceId,
 };
 
+/// Longest time that a workload answers on at its service port after it was told to stop, if nobody else answers there:
+/// clients learn of it only some time later.
+const LAME_DUCK: Duration = Duration::from_secs(5);
+
 /// The binding. Dropping it gives up the routes and cuts what is in flight.
 pub(super) struct Bound {
     ingress: Arc<Ingress>,
     claim: Claim,
-    /// The component that is called; none if the workload is not served.
-    called: Option<Called>,
+    /// The component that is called; or why there is none, which is no fault of a workload that need not be served.
+    called: Result<Called, Fault>,
+    service_port: Option<u16>,
+    withheld: Option<Arc<str>>,
+    lame_duck: Duration,
     egress: Vec<Arc<Egress>>,
     counters: Arc<Counters>,
     label: Label,
@@ -38,7 +45,7 @@ pub(super) struct Bound {
 struct Called {
     component: Arc<str>,
     concurrent: bool,
-    timeout: std::time::Duration,
+    timeout: Duration,
 }
 
 struct Running {
@@ -57,13 +64,20 @@ impl Bound {
         for entry in &request.interfaces {
             routes.extend(Route::of_entry(entry)?);
         }
+        routes.retain(|route| !(workload.behind_service && route.is_default()));
         routes.sort_unstable();
         routes.dedup();
-        let called = if routes.is_empty() {
-            None
+        let asks = if routes.is_empty() {
+            "a service port asks for a handler"
         } else {
-            Some(called(ingress, workload, request.components)?)
+            "a wasi:http entry asks for a route"
         };
+        let called = called(ingress, workload, request.components, asks);
+        if !routes.is_empty()
+            && let Err(fault) = called
+        {
+            return Err(fault);
+        }
         let counters = ingress.counters(&workload.id);
         let label = |component: &Arc<str>| Label {
             namespace: workload.namespace.as_str().into(),
@@ -90,13 +104,58 @@ impl Bound {
             label: label(
                 &called
                     .as_ref()
-                    .map_or_else(|| "".into(), |called| called.component.clone()),
+                    .map_or_else(|_| "".into(), |called| called.component.clone()),
             ),
             called,
+            service_port: workload.service_port,
+            withheld: workload.routes_withheld.clone(),
+            lame_duck: LAME_DUCK.min(workload.grace / 2),
             counters,
             signal: request.signal.clone(),
             running: None,
         })
+    }
+
+    /// The routes that may be claimed.
+    fn routes(&self) -> Vec<Route> {
+        match self.withheld {
+            Some(_) => Vec::new(),
+            None => self.claim.routes.clone(),
+        }
+    }
+
+    /// Why the routes do not lead here.
+    fn route_fault(&self) -> Option<Fault> {
+        let conflict = |message: String| {
+            Some(Fault::new(Stage::Start, Reason::RouteConflict, message).class(Class::Signal))
+        };
+        if let Some(why) = self
+            .withheld
+            .as_ref()
+            .filter(|_| !self.claim.routes.is_empty())
+        {
+            return conflict(why.to_string());
+        }
+        match self.ingress.standing(self.running.as_ref()?.token)? {
+            Standing::Holds | Standing::Superseded => None,
+            Standing::Waits { route, holder } => conflict(format!(
+                "the route ({route}) belongs to workload {holder}, which is older; \
+                 give one of them another `host` or `path` in its wasi:http entry, or delete one"
+            )),
+        }
+    }
+
+    /// Why the service port does not lead here.
+    fn port_fault(&self) -> Option<Fault> {
+        let port = self.service_port?;
+        if let Err(fault) = &self.called {
+            return Some(fault.clone());
+        }
+        let why = self.ingress.port_fault(port)?;
+        let message = format!(
+            "the service port {port} cannot be opened: {why}; stop what has it, it is tried again every second"
+        );
+        Some(Fault::new(Stage::Start, Reason::PortConflict, message).class(Class::Signal))
     }
 
     fn release(&self) {
@@ -115,7 +174,7 @@ impl Binding for Bound {
     }
 
     fn start(&mut self, linked: &[Linked]) -> Result<(), Fault> {
-        let Some(called) = &self.called else {
+        let Ok(called) = &self.called else {
             return Ok(());
         };
         let linked = linked
@@ -136,33 +195,54 @@ impl Binding for Bound {
             counters: self.counters.clone(),
             label: self.label.clone(),
         });
-        let token = self
-            .ingress
-            .claim(self.claim.clone(), handler.clone(), self.signal.clone());
+        let claim = Claim {
+            routes: self.routes(),
+            ..self.claim.clone()
+        };
+        let (port, signal) = (self.service_port, self.signal.clone());
+        let token = self.ingress.claim(claim, port, handler.clone(), signal);
         self.running = Some(Running { handler, token });
         Ok(())
     }
 
-    fn fault(&self) -> Option<Fault> {
-        let running = self.running.as_ref()?;
-        match self.ingress.standing(running.token)? {
-            Standing::Holds | Standing::Superseded => None,
-            Standing::Waits { route, holder } => {
-                let message = format!(
-                    "the route ({route}) belongs to workload {holder}, which is older; \
-                     give one of them another `host` or `path` in its wasi:http entry, or delete one"
-                );
-                Some(Fault::new(Stage::Start, Reason::RouteConflict, message).class(Class::Signal))
-            }
+    fn update(&mut self, workload: &spec::Workload) {
+        let former = mem::replace(&mut self.service_port, workload.service_port);
+        let withheld = mem::replace(&mut self.withheld, workload.routes_withheld.clone());
+        let Some(running) = &self.running else {
+            return;
+        };
+        if (former, withheld.is_some()) == (self.service_port, self.withheld.is_some()) {
+            return;
         }
+        self.ingress
+            .update(running.token, self.routes(), self.service_port);
+        if let Some(former) = former.filter(|_| self.service_port != former) {
+            let (ingress, token, wait) = (self.ingress.clone(), running.token, self.lame_duck);
+            tokio::spawn(async move {
+                time::sleep(wait).await;
+                ingress.close_port(former).await;
+                ingress.leave_port(token, former);
+            });
+        }
+    }
+
+    fn fault(&self) -> Option<Fault> {
+        self.route_fault().or_else(|| self.port_fault())
     }
 
     fn drain(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            self.release();
-            if let Some(running) = &self.running {
-                running.handler.flight.drain().await;
+            let Some(running) = &self.running else {
+                return;
+            };
+            if self.ingress.leave(running.token) {
+                time::sleep(self.lame_duck).await;
+                // Until now clients were sent away; who has not come since then is told so too.
+                self.ingress.close_ports_of(running.token).await;
             }
+            // Until the last one has ended, new requests are told so, unless somebody else has the route.
+            running.handler.flight.drain().await;
+            self.release();
         })
     }
 }
@@ -177,11 +257,12 @@ impl Drop for Bound {
     }
 }
 
-/// The one component that exports a handler.
+/// The one component that exports a handler; `asks` says who wants one.
 fn called(
     ingress: &Ingress,
     workload: &spec::Workload,
     components: &[ComponentFacts],
+    asks: &str,
 ) -> Result<Called, Fault> {
     let handlers = interface_ids(&[HANDLER_3, INCOMING_2]);
     let concurrent = interface_ids(&[HANDLER_3]);
@@ -191,14 +272,14 @@ fn called(
     let refuse = |message: String| Err(Fault::new(Stage::Link, Reason::BindFailed, message));
     let Some(facts) = able.next() else {
         return refuse(format!(
-            "a wasi:http entry asks for a route, but no component exports {INCOMING_2} or {HANDLER_3}{}; \
-             remove the entry, or build the component for the world wasi:http/proxy or wasi:http/service",
+            "{asks}, but no component exports {INCOMING_2} or {HANDLER_3}{}; \
+             remove that, or build the component for the world wasi:http/proxy or wasi:http/service",
             nearest_export(components, &handlers)
         ));
     };
     if let Some(second) = able.next() {
         return refuse(format!(
-            "a wasi:http entry asks for a route, but components \"{}\" and \"{}\" both export a handler, and one can be \
+            "{asks}, but components \"{}\" and \"{}\" both export a handler, and one can be \
              called; put them in workloads of their own",
             facts.name, second.name
         ));

@@ -1,7 +1,8 @@
 //! How many requests of one generation are in flight, so that it can be drained without losing one.
 //!
 //! A request finds its generation in the table and only then counts itself. In between, the generation may have been replaced,
-//! drained and dropped; the count and the end are therefore one atomic word, and who comes too late looks again.
+//! drained and dropped; the count and the end are therefore one atomic word, and who comes too late looks again. One that
+//! drains while nobody has taken its place is found again, and refuses again.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -23,9 +24,9 @@ pub(super) struct Flight {
 }
 
 impl Flight {
-    /// Counts a request; false if the generation has ended.
+    /// Counts a request; false if the generation drains or has ended.
     pub fn enter(&self) -> bool {
-        let entered = self.state.fetch_add(1, Ordering::AcqRel) & CLOSED == 0;
+        let entered = self.state.fetch_add(1, Ordering::AcqRel) & (CLOSED | DRAINING) == 0;
         if !entered {
             self.leave();
         }
@@ -45,8 +46,8 @@ impl Flight {
         self.state.load(Ordering::Relaxed) & COUNT
     }
 
-    /// Waits until no request is in flight and lets none begin from then on. Whoever waits must have seen to it that new
-    /// requests go elsewhere.
+    /// Lets no request begin, and waits until none is in flight. Whoever waits should have seen to it that new requests go
+    /// elsewhere, if there is somewhere.
     pub async fn drain(&self) {
         self.state.fetch_or(DRAINING, Ordering::AcqRel);
         loop {
@@ -97,9 +98,8 @@ mod tests {
         assert!(flight.enter());
         let mut drain = Box::pin(flight.drain());
         assert!(drain.as_mut().now_or_never().is_none());
-        // Somebody who found the generation before it was replaced.
-        assert!(flight.enter());
-        flight.leave();
+        // Somebody who found the generation before it was replaced, and looks again.
+        assert!(!flight.enter());
         assert!(drain.as_mut().now_or_never().is_none());
         flight.leave();
         assert!(drain.as_mut().now_or_never().is_some());

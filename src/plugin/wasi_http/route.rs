@@ -9,14 +9,14 @@ use crate::{
 
 /// A host and a path prefix; the unit of which at most one owner has the traffic.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Route {
+pub(crate) struct Route {
     pub host: HostPattern,
     pub path: PathPrefix,
 }
 
 /// Which hosts a route is for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum HostPattern {
+pub(crate) enum HostPattern {
     /// One host, in lower case.
     Exact(Arc<str>),
     /// All hosts that end with this, which begins with a dot.
@@ -27,7 +27,7 @@ pub(super) enum HostPattern {
 
 /// The beginning of a path, up to the end of a segment: `/api` is the beginning of `/api` and `/api/x`, not of `/apis`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct PathPrefix(Arc<str>);
+pub(crate) struct PathPrefix(Arc<str>);
 
 /// Interfaces of `wasi:http` that an entry may list. The handlers ask for a route; the rest is what components import.
 const HANDLERS: [&str; 2] = ["incoming-handler", "handler"];
@@ -69,6 +69,13 @@ impl Route {
             .get("path")
             .map_or(Ok(PathPrefix::root()), |text| PathPrefix::parse(text))?;
         Ok(Some(Self { host, path }))
+    }
+}
+
+impl Route {
+    /// Whether it is for every request that no other route is for.
+    pub fn is_default(&self) -> bool {
+        self.host == HostPattern::Any && self.path == PathPrefix::root()
     }
 }
 

@@ -6,9 +6,12 @@
 //! - Workloads of one owner (replicas) share a route.
 //! - Of the generations of one workload, the newest that can have all its routes has them; older ones then have none, and it is
 //!   no fault of theirs.
+//! - One that is leaving has what nobody else wants.
 //!
 //! Not here: requests, and telling anybody. A change is returned as data.
 
+mod index;
+mod quick;
 #[cfg(test)]
 mod tests;
 
@@ -18,16 +21,24 @@ use std::{
     sync::Arc,
 };
 
+use self::index::Index;
 use super::route::Route;
 use crate::spec::WorkloadId;
 
 /// Names a claim. A later claim has a greater token, by which the generations of a workload are told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Token(u64);
+pub(crate) struct Token(u64);
+
+#[cfg(test)]
+impl Token {
+    pub fn numbered(number: u64) -> Self {
+        Self(number)
+    }
+}
 
 /// What one generation of a workload wants.
-#[derive(Debug, Clone)]
-pub(super) struct Claim {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Claim {
     pub workload: WorkloadId,
     pub created: i64,
     pub owner: Arc<str>,
@@ -38,7 +49,7 @@ pub(super) struct Claim {
 
 /// How a claim stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(crate) enum Standing {
     /// It has all its routes.
     Holds,
     /// It has none, because an older workload has one of them.
@@ -48,13 +59,14 @@ pub(super) enum Standing {
         /// Who has it, as `namespace/name`.
         holder: Arc<str>,
     },
-    /// It has none, because a newer generation of its workload has all of its own.
+    /// It has none, because a newer generation of its workload has all of its own; or it is leaving, and somebody has taken
+    /// its place.
     Superseded,
 }
 
 /// What a claim, or the end of one, has changed.
 #[derive(Debug, Default)]
-pub(super) struct Change {
+pub(crate) struct Change {
     /// Routes that have other holders now; no holders at all means that the route is gone.
     pub routes: Vec<(Route, Vec<Token>)>,
     /// Claims that stand otherwise now, new ones included.
@@ -63,11 +75,12 @@ pub(super) struct Change {
 
 /// All claims.
 #[derive(Debug, Default)]
-pub(super) struct Claims {
+pub(crate) struct Claims {
     last: u64,
     claims: BTreeMap<Token, (Claim, Standing)>,
-    by_route: HashMap<Route, BTreeSet<Token>>,
-    by_workload: HashMap<WorkloadId, BTreeSet<Token>>,
+    leaving: BTreeSet<Token>,
+    index: Index,
+    /// Who has each route, in the order of the tokens.
     holders: HashMap<Route, Vec<Token>>,
 }
 
@@ -76,35 +89,72 @@ impl Claims {
     pub fn insert(&mut self, claim: Claim) -> (Token, Change) {
         self.last += 1;
         let token = Token(self.last);
-        for route in &claim.routes {
-            self.by_route
-                .entry(route.clone())
-                .or_default()
-                .insert(token);
-        }
-        self.by_workload
-            .entry(claim.workload.clone())
-            .or_default()
-            .insert(token);
+        self.index.add(token, &claim, false);
         let routes = claim.routes.clone();
         self.claims.insert(token, (claim, Standing::Superseded));
-        let mut change = self.settle([token].into(), routes);
+        let mut change = match self.quick_insert(token) {
+            Some(change) => change,
+            None => self.settle([token].into(), routes),
+        };
         if !change.standings.contains(&token) {
             change.standings.push(token);
         }
         (token, change)
     }
 
+    /// Gives a claim other routes; nothing happens if it has ended.
+    pub fn update(&mut self, token: Token, routes: Vec<Route>) -> Change {
+        let leaving = self.is_leaving(token);
+        let Some((claim, _)) = self.claims.get_mut(&token) else {
+            return Change::default();
+        };
+        self.index.remove(token, claim, leaving);
+        let mut touched = routes.clone();
+        let former = std::mem::replace(&mut claim.routes, routes);
+        self.index.add(token, claim, leaving);
+        let mut seeds = BTreeSet::from([token]);
+        for route in &former {
+            seeds.extend(self.index.on(route));
+        }
+        touched.extend(former);
+        self.settle(seeds, touched)
+    }
+
+    /// Lets everybody else come before this claim, until it ends.
+    pub fn leave(&mut self, token: Token) -> Change {
+        if self.is_leaving(token) {
+            return Change::default();
+        }
+        let change = self.quick_leave(token);
+        let Some((claim, _)) = self.claims.get(&token) else {
+            return Change::default();
+        };
+        self.leaving.insert(token);
+        self.index.leave(claim);
+        let routes = claim.routes.clone();
+        change.unwrap_or_else(|| self.settle([token].into(), routes))
+    }
+
+    /// Whether a claim is leaving.
+    pub fn is_leaving(&self, token: Token) -> bool {
+        self.leaving.contains(&token)
+    }
+
     /// Ends a claim; nothing happens if it has ended.
     pub fn remove(&mut self, token: Token) -> Change {
+        let change = self.quick_remove(token);
         let Some((claim, _)) = self.claims.remove(&token) else {
             return Change::default();
         };
-        let mut seeds = BTreeSet::new();
-        for route in &claim.routes {
-            seeds.extend(take(&mut self.by_route, route, token));
+        let leaving = self.leaving.remove(&token);
+        self.index.remove(token, &claim, leaving);
+        if let Some(change) = change {
+            return change;
         }
-        seeds.extend(take(&mut self.by_workload, &claim.workload, token));
+        let mut seeds: BTreeSet<Token> = self.index.of(&claim.workload).collect();
+        for route in &claim.routes {
+            seeds.extend(self.index.on(route));
+        }
         self.settle(seeds, claim.routes)
     }
 
@@ -115,14 +165,15 @@ impl Claims {
 
     /// Decides anew about `seeds` and about all claims that have to do with them, and compares with what was.
     fn settle(&mut self, seeds: BTreeSet<Token>, mut touched: Vec<Route>) -> Change {
-        let affected = self.related(seeds);
+        let claim = |token| self.claims.get(&token).map(|(claim, _)| claim);
+        let affected = self.index.related(seeds, claim);
         let mut change = Change::default();
         for (token, standing) in self.decide(&affected) {
             let Some((claim, old)) = self.claims.get_mut(&token) else {
                 continue;
             };
-            touched.extend(claim.routes.iter().cloned());
             if *old != standing {
+                touched.extend(claim.routes.iter().cloned());
                 *old = standing;
                 change.standings.push(token);
             }
@@ -130,14 +181,8 @@ impl Claims {
         touched.sort_unstable();
         touched.dedup();
         for route in touched {
-            let holders: Vec<Token> = self
-                .by_route
-                .get(&route)
-                .into_iter()
-                .flatten()
-                .filter(|token| self.standing(**token) == Some(&Standing::Holds))
-                .copied()
-                .collect();
+            let holds = |token: &Token| self.standing(*token) == Some(&Standing::Holds);
+            let holders: Vec<Token> = self.index.on(&route).filter(holds).collect();
             if self.holders.get(&route).map_or(&[] as &[_], Vec::as_slice) == holders {
                 continue;
             }
@@ -151,31 +196,16 @@ impl Claims {
         change
     }
 
-    /// All claims that are connected to `seeds` by routes or by workloads.
-    fn related(&self, seeds: BTreeSet<Token>) -> BTreeSet<Token> {
-        let mut found = seeds.clone();
-        let mut next: Vec<Token> = seeds.into_iter().collect();
-        while let Some((claim, _)) = next.pop().and_then(|token| self.claims.get(&token)) {
-            let by_route = claim
-                .routes
-                .iter()
-                .filter_map(|route| self.by_route.get(route))
-                .flatten();
-            let by_workload = self.by_workload.get(&claim.workload).into_iter().flatten();
-            for token in by_route.chain(by_workload) {
-                if found.insert(*token) {
-                    next.push(*token);
-                }
-            }
-        }
-        found
-    }
-
     /// Applies the rules to claims that have nothing to do with any other.
     fn decide(&self, affected: &BTreeSet<Token>) -> Vec<(Token, Standing)> {
         let mut workloads: BTreeMap<(i64, &WorkloadId), Vec<(Token, &Claim)>> = BTreeMap::new();
+        let mut leaving = Vec::new();
         for token in affected {
             if let Some((claim, _)) = self.claims.get(token) {
+                if self.is_leaving(*token) {
+                    leaving.push((*token, claim));
+                    continue;
+                }
                 workloads
                     .entry((claim.created, &claim.workload))
                     .or_default()
@@ -211,23 +241,18 @@ impl Claims {
                 decided.push((token, standing));
             }
         }
+        for (token, claim) in leaving {
+            let free = !claim.routes.iter().any(|route| taken.contains_key(route));
+            if free {
+                taken.extend(claim.routes.iter().map(|route| (route, claim)));
+            }
+            let standing = if free {
+                Standing::Holds
+            } else {
+                Standing::Superseded
+            };
+            decided.push((token, standing));
+        }
         decided
     }
-}
-
-/// Removes a token from an index; what is left there.
-fn take<K: Eq + std::hash::Hash>(
-    index: &mut HashMap<K, BTreeSet<Token>>,
-    key: &K,
-    token: Token,
-) -> BTreeSet<Token> {
-    let Some(tokens) = index.get_mut(key) else {
-        return BTreeSet::new();
-    };
-    tokens.remove(&token);
-    if tokens.is_empty() {
-        index.remove(key);
-        return BTreeSet::new();
-    }
-    tokens.clone()
 }

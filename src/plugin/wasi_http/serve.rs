@@ -1,24 +1,29 @@
-//! What all connections share: routes, who has them, and how a request finds its way.
+//! What all connections share: routes and ports, who has them, and how a request finds its way.
 
 use std::{
-    borrow::Cow,
     collections::HashMap,
     convert::Infallible,
+    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Request, Response, header};
+use http::{HeaderValue, Request, Response, header};
 use hyper::body::Body as HttpBody;
 use tokio::sync::Notify;
 
 use super::{
     answer::Answer,
+    authority::host,
     body::Body,
     call::Call,
     counters::{Counters, HttpSnapshot},
+    door::Door,
     handler::Handler,
+    listen::Opener,
+    ports::{self, Candidate, Port, Ports},
+    route::Route,
     routes::{Change, Claim, Claims, Standing, Token},
     table::Table,
 };
@@ -27,6 +32,8 @@ use crate::spec::WorkloadId;
 /// The incoming side.
 pub(super) struct Ingress {
     pub request_timeout: Duration,
+    /// The door of the main port.
+    pub door: Door,
     table: Table<Handler>,
     registry: Mutex<Registry>,
 }
@@ -37,26 +44,45 @@ struct Registry {
     claims: Claims,
     claimants: HashMap<Token, Claimant>,
     counters: HashMap<WorkloadId, Weak<Counters>>,
+    ports: Ports,
+    /// All clients are sent away.
+    parting: bool,
 }
 
 struct Claimant {
     handler: Arc<Handler>,
     workload: WorkloadId,
     signal: Arc<Notify>,
+    /// Its port.
+    port: Option<u16>,
+    /// The ports that it answers at: its own, and former ones for a while.
+    ports: Vec<u16>,
 }
 
 impl Ingress {
     pub fn new(request_timeout: Duration) -> Self {
         Self {
             request_timeout,
+            door: Door::default(),
             table: Table::new(),
             registry: Mutex::default(),
         }
     }
 
-    /// Claims routes for a handler. It answers them at once if it can have all of them, in place of an older generation of its
-    /// workload.
-    pub fn claim(&self, claim: Claim, handler: Arc<Handler>, signal: Arc<Notify>) -> Token {
+    /// Ports can be opened from now on.
+    pub fn open_with(&self, opener: Opener) {
+        lock(&self.registry).ports.open_with(opener);
+    }
+
+    /// Claims routes and a port for a handler. It answers them at once if it can have all of them, in place of an older
+    /// generation of its workload. Must be called within a Tokio runtime.
+    pub fn claim(
+        &self,
+        claim: Claim,
+        port: Option<u16>,
+        handler: Arc<Handler>,
+        signal: Arc<Notify>,
+    ) -> Token {
         let mut registry = lock(&self.registry);
         let workload = claim.workload.clone();
         let (token, change) = registry.claims.insert(claim);
@@ -66,17 +92,116 @@ impl Ingress {
                 handler,
                 workload,
                 signal,
+                port: None,
+                ports: Vec::new(),
             },
         );
-        self.apply(&registry, change);
+        registry.join(token, port);
+        self.apply(&mut registry, change);
         token
     }
 
-    /// Gives up the routes of a claim, which others may be waiting for; once is enough.
+    /// Gives a claim other routes, and another port beside its former one. Must be called within a Tokio runtime.
+    pub fn update(&self, token: Token, routes: Vec<Route>, port: Option<u16>) {
+        let mut registry = lock(&self.registry);
+        let change = registry.claims.update(token, routes);
+        registry.join(token, port);
+        self.apply(&mut registry, change);
+    }
+
+    /// Gives up a former port of a claim.
+    pub fn leave_port(&self, token: Token, port: u16) {
+        let mut registry = lock(&self.registry);
+        if let Some(claimant) = registry.claimants.get_mut(&token) {
+            // It may have become its own again.
+            if claimant.port == Some(port) {
+                return;
+            }
+            claimant.ports.retain(|other| *other != port);
+        }
+        registry.ports.leave(port, token);
+        registry.settle(port);
+    }
+
+    /// Lets all others come before a claim from now on. Says whether a port would be without it.
+    pub fn leave(&self, token: Token) -> bool {
+        let mut registry = lock(&self.registry);
+        let change = registry.claims.leave(token);
+        self.apply(&mut registry, change);
+        let ports = registry.ports_of(token);
+        for port in &ports {
+            registry.settle(*port);
+        }
+        ports
+            .iter()
+            .any(|port| registry.answering(*port).contains(&token))
+    }
+
+    /// Closes the connections at the ports that would be without a claim, which has left.
+    pub async fn close_ports_of(&self, token: Token) {
+        let ports = {
+            let registry = lock(&self.registry);
+            registry.ports.parting(&registry.ports_of(token))
+        };
+        close(&ports).await;
+    }
+
+    /// Closes the connections at a port, if its clients are sent away.
+    pub async fn close_port(&self, port: u16) {
+        let ports = lock(&self.registry).ports.parting(&[port]);
+        close(&ports).await;
+    }
+
+    /// Sends all clients away from now on, wherever they come in.
+    pub fn part(&self) {
+        let mut registry = lock(&self.registry);
+        registry.parting = true;
+        self.door.part(true);
+        for port in registry.ports.numbers() {
+            registry.settle(port);
+        }
+    }
+
+    /// Closes all connections, if clients are sent away.
+    pub async fn close_all(&self) {
+        let ports = {
+            let registry = lock(&self.registry);
+            registry.ports.parting(&registry.ports.numbers())
+        };
+        tokio::join!(close(&ports), async {
+            if self.door.is_parting() {
+                self.door.close().await;
+            }
+        });
+    }
+
+    /// Gives up the routes and ports of a claim, which others may be waiting for; once is enough.
     pub fn release(&self, token: Token) {
         let mut registry = lock(&self.registry);
         let change = registry.claims.remove(token);
-        self.apply(&registry, change);
+        self.apply(&mut registry, change);
+        let ports = registry.claimants.get_mut(&token);
+        for port in ports.map(|c| mem::take(&mut c.ports)).unwrap_or_default() {
+            registry.ports.leave(port, token);
+            registry.settle(port);
+        }
+    }
+
+    /// Looks at a port again, because its listener has ended or because a try to open it is due.
+    pub fn revisit(&self, port: u16) {
+        let mut registry = lock(&self.registry);
+        if registry.ports.revisit(port) {
+            for token in registry.ports.tokens(port) {
+                if let Some(claimant) = registry.claimants.get(&token) {
+                    claimant.signal.notify_one();
+                }
+            }
+        }
+    }
+
+    /// Why a port is not open, if it is not.
+    pub fn port_fault(&self, port: u16) -> Option<Arc<str>> {
+        lock(&self.registry).ports.fault(port)
     }
 
     /// Forgets a claim that was released; until then its requests are counted.
@@ -121,7 +246,12 @@ impl Ingress {
         )
     }
 
-    fn apply(&self, registry: &Registry, change: Change) {
+    fn apply(&self, registry: &mut Registry, change: Change) {
+        for token in &change.standings {
+            for port in registry.ports_of(*token) {
+                registry.settle(port);
+            }
+        }
         let claimant = |token: &Token| registry.claimants.get(token);
         for (route, holders) in change.routes {
             let handlers = holders
@@ -136,102 +266,115 @@ impl Ingress {
         }
     }
 
-    /// Answers one request.
-    pub async fn serve<B>(&self, request: Request<B>) -> Result<Response<Body>, Infallible>
+    /// Answers one request, by its host and path, or as whoever has the port that it came by.
+    pub async fn serve<B>(
+        &self,
+        request: Request<B>,
+        port: Option<&Port>,
+    ) -> Result<Response<Body>, Infallible>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<wasmtime_wasi_http::Error>,
+    {
+        let mut response = self.answer(request, port).await;
+        if port.map_or(&self.door, |port| &port.door).is_parting() {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+        Ok(response)
+    }
+
+    async fn answer<B>(&self, request: Request<B>, port: Option<&Port>) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<wasmtime_wasi_http::Error>,
     {
         let Some(host) = host(&request) else {
-            return Ok(Answer::NoHost.response());
+            return Answer::NoHost.response();
         };
         let path = request.uri().path();
         // A generation can end between being found and being called; then another one has the route, or nobody.
-        let mut answer = Answer::NoRoute;
+        let mut answer = match port {
+            None => Answer::NoRoute,
+            Some(_) => Answer::Stopping,
+        };
         for _ in 0..4 {
-            let Some(handler) = self.table.find(&host, path) else {
+            let found = match port {
+                None => self.table.find(&host, path),
+                Some(port) => port.next(),
+            };
+            let Some(handler) = found else {
                 break;
             };
             if let Some(call) = Call::begin(handler) {
                 drop(host);
-                return Ok(call.answer(request).await);
+                return call.answer(request).await;
             }
             answer = Answer::Stopping;
         }
-        Ok(answer.response())
+        answer.response()
     }
 }
 
-/// The host that a request is for: in lower case, without a port or a final dot.
-fn host<B>(request: &Request<B>) -> Option<Cow<'_, str>> {
-    let authority = match request.uri().authority() {
-        Some(authority) => authority.as_str(),
-        None => {
-            let mut all = request.headers().get_all(header::HOST).iter();
-            let host = all.next()?.to_str().ok()?;
-            // More than one would leave open who is meant.
-            if all.next().is_some() || host.is_empty() {
-                return None;
-            }
-            host
-        }
-    };
-    let host = match authority.strip_prefix('[') {
-        Some(address) => address.split_once(']')?.0,
-        None => authority
-            .split_once(':')
-            .map_or(authority, |(host, _port)| host),
-    };
-    // Guests get the whole text as their authority, so it must be one: a name or an address, and a port.
-    if !authority
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b"-._~:[]%".contains(&b))
-    {
-        return None;
+impl Registry {
+    fn ports_of(&self, token: Token) -> Vec<u16> {
+        let claimant = self.claimants.get(&token);
+        claimant.map(|c| c.ports.clone()).unwrap_or_default()
     }
-    let host = host.strip_suffix('.').unwrap_or(host);
-    Some(if host.bytes().any(|b| b.is_ascii_uppercase()) {
-        host.to_ascii_lowercase().into()
-    } else {
-        host.into()
-    })
+
+    /// Makes a port the claim's own; a former one goes on for now.
+    fn join(&mut self, token: Token, port: Option<u16>) {
+        let Some(claimant) = self.claimants.get_mut(&token) else {
+            return;
+        };
+        let former = mem::replace(&mut claimant.port, port);
+        if let Some(port) = port {
+            if !claimant.ports.contains(&port) {
+                claimant.ports.push(port);
+                self.ports.join(port, token);
+            }
+            self.settle(port);
+        }
+        if let Some(former) = former.filter(|former| port != Some(*former)) {
+            self.settle(former);
+        }
+    }
+
+    /// Decides anew who answers at a port.
+    fn settle(&mut self, port: u16) {
+        let answering = self.answering(port);
+        let handlers = answering
+            .iter()
+            .filter_map(|token| self.claimants.get(token))
+            .map(|claimant| claimant.handler.clone());
+        self.ports.set(port, handlers.collect());
+        // Whoever is left is on its way out, and clients should be so too.
+        let stays = answering.iter().any(|token| {
+            let claimant = self.claimants.get(token);
+            claimant.is_some_and(|c| c.port == Some(port)) && !self.claims.is_leaving(*token)
+        });
+        self.ports.part(port, self.parting || !stays);
+    }
+
+    /// Who answers at a port.
+    fn answering(&self, port: u16) -> Vec<Token> {
+        let candidates = self.ports.tokens(port).into_iter().filter_map(|token| {
+            Some(Candidate {
+                token,
+                workload: &self.claimants.get(&token)?.workload,
+                holds: self.claims.standing(token)? == &Standing::Holds,
+                leaving: self.claims.is_leaving(token),
+            })
+        });
+        ports::answering(candidates.collect())
+    }
+}
+
+async fn close(ports: &[Arc<Port>]) {
+    futures::future::join_all(ports.iter().map(|port| port.door.close())).await;
 }
 
 /// Locks; nothing panics while a lock is held here, so what it protects is whole even then.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod unit {
-    use super::*;
-
-    fn of(target: &str, hosts: &[&str]) -> Option<String> {
-        let mut request = Request::builder().uri(target);
-        for host in hosts {
-            request = request.header(header::HOST, *host);
-        }
-        host(&request.body(()).unwrap()).map(Cow::into_owned)
-    }
-
-    #[test]
-    fn hosts() {
-        let cases: [(&str, &[&str], Option<&str>); 12] = [
-            ("/", &["a.com"], Some("a.com")),
-            ("/", &["A.com:8080"], Some("a.com")),
-            ("/", &["a.com."], Some("a.com")),
-            ("/", &["[::1]:80"], Some("::1")),
-            ("http://b.com/x", &["a.com"], Some("b.com")),
-            ("/", &[], None),
-            ("/", &[""], None),
-            ("/", &["a.com", "b.com"], None),
-            ("/", &["a.com/x"], None),
-            ("/", &["u@a.com"], None),
-            ("/", &["a b"], None),
-            ("/", &["[::1"], None),
-        ];
-        for (target, hosts, wanted) in cases {
-            assert_eq!(of(target, hosts).as_deref(), wanted, "{target} {hosts:?}");
-        }
-    }
 }

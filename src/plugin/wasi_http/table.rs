@@ -35,7 +35,7 @@ struct Shard<T> {
 struct Paths<T>(Vec<(PathPrefix, Arc<Targets<T>>)>);
 
 /// Who answers a route; several share it by turns.
-struct Targets<T> {
+pub(super) struct Targets<T> {
     all: Vec<Arc<T>>,
     turn: AtomicUsize,
 }
@@ -149,23 +149,22 @@ impl<T> Paths<T> {
             .collect();
         if !targets.is_empty() {
             let at = paths.partition_point(|(prefix, _)| prefix.len() > path.len());
-            paths.insert(
-                at,
-                (
-                    path.clone(),
-                    Arc::new(Targets {
-                        all: targets,
-                        turn: AtomicUsize::new(0),
-                    }),
-                ),
-            );
+            paths.insert(at, (path.clone(), Arc::new(Targets::new(targets))));
         }
         Self(paths)
     }
 }
 
 impl<T> Targets<T> {
-    fn next(&self) -> Option<Arc<T>> {
+    pub fn new(all: Vec<Arc<T>>) -> Self {
+        Self {
+            all,
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whose turn it is; none if there is nobody.
+    pub fn next(&self) -> Option<Arc<T>> {
         match self.all.as_slice() {
             // The usual case touches nothing that other threads write.
             [one] => Some(one.clone()),

@@ -8,6 +8,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+mod service_port;
+
 use super::*;
 use crate::{
     engine::Engine,
@@ -64,6 +66,10 @@ impl World {
             .unwrap()
     }
 
+    fn port(&self) -> u16 {
+        self.server.addr().unwrap().port()
+    }
+
     /// The whole response to a request, headers included.
     async fn get(&self, host: &str, target: &str) -> String {
         self.send(&format!(
@@ -73,19 +79,24 @@ impl World {
     }
 
     async fn send(&self, request: &str) -> String {
-        let mut stream = self.connect().await;
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut response = Vec::new();
-        timeout(Duration::from_secs(30), stream.read_to_end(&mut response))
-            .await
-            .unwrap()
-            .unwrap();
-        String::from_utf8(response).unwrap()
+        send_to(self.port(), request).await.unwrap()
     }
 
     fn counts(&self, workload: &str) -> HttpSnapshot {
         self.server.snapshot(workload).unwrap()
     }
+}
+
+/// The whole response to a request at a port, headers included.
+async fn send_to(port: u16, request: &str) -> std::io::Result<String> {
+    let answered = async {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).await?;
+        Ok(String::from_utf8(response).unwrap())
+    };
+    timeout(Duration::from_secs(30), answered).await.unwrap()
 }
 
 fn status(response: &str) -> &str {
@@ -391,9 +402,18 @@ async fn draining_lets_requests_end_and_takes_no_new_ones() {
     let served = world.serve(world.kit("slow", &[]), &guest("slow")).await;
     let (response, ()) = tokio::join!(world.get("a", "/?ms=100&chunks=4"), async {
         until(|| world.counts("slow").in_flight == 1).await;
-        timeout(Duration::from_secs(10), served.binding.drain())
-            .await
-            .unwrap();
+        let (_, refused) = tokio::join!(
+            timeout(Duration::from_secs(10), served.binding.drain()),
+            async {
+                sleep(Duration::from_millis(50)).await;
+                world.get("a", "/").await
+            }
+        );
+        // Nobody else has the route: it is no wrong address, but the wrong moment.
+        assert_eq!(status(&refused), "503", "{refused}");
+        for header in ["retry-after: 1", "connection: close"] {
+            assert!(refused.contains(header), "{refused}");
+        }
     });
     assert!(
         response.contains("chunk 4") && is_whole(&response),

@@ -4,6 +4,8 @@
 //! anything in between: reads and writes run beside it and come back as [`Done`]. Every decision is made anew from what is
 //! known at that moment, so nothing has to be undone when the world changes in the middle.
 
+mod standing;
+
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, hash_map::Entry},
@@ -19,14 +21,14 @@ use tokio::{
 
 use super::{
     super::{
+        admin::Health,
         api,
         convert::{Outcome, ReferenceKey},
-        shutdown::Shutdown,
+        events::Events,
+        lease::Standing,
     },
-    admin::Health,
     effects::{Done, Effects, Written},
-    events::Events,
-    lease::Standing,
+    leave::{Phase, Reported},
     metrics::{Metrics, Outcome as WriteOutcome, WriteLabels},
     node::Load,
     references::References,
@@ -53,6 +55,12 @@ pub(super) struct Control {
     pub health: Health,
     pub standing: watch::Receiver<Standing>,
     pub load: watch::Sender<Load>,
+    /// Told whether this agent, standing by, could go on where the other one is.
+    pub prepared: watch::Sender<bool>,
+    /// Whether that is said on the Lease, where the other one looks.
+    pub announced: watch::Receiver<bool>,
+    /// Told how far the loop is.
+    pub reported: watch::Sender<Reported>,
 }
 
 /// The loop's memory.
@@ -62,46 +70,56 @@ struct Loop {
     references: References,
     /// When to look at a workload's status again. Entries may be out of date, which costs a look.
     timers: BinaryHeap<Reverse<(Instant, String)>>,
-    draining: bool,
+    /// How the Lease stood when that was last acted on.
+    stood: Standing,
+    /// Whether that was ever known.
+    stood_once: bool,
+    phase: Phase,
 }
 
 impl Control {
-    /// Runs until the shutdown begins, and then until `drain` is done.
+    /// Runs until `leave` is done, which says how far it is.
     pub async fn run(
         self,
         mut changes: mpsc::Receiver<Change>,
         mut done: mpsc::Receiver<Done>,
-        shutdown: Shutdown,
-        drain: impl Future<Output = ()>,
+        mut phase: watch::Receiver<Phase>,
+        leave: impl Future<Output = ()>,
     ) {
         let mut host_changes = self.host.changes();
         let mut standing = self.standing.clone();
+        let mut announced = self.announced.clone();
         let mut state = Loop {
             given: self,
             workloads: HashMap::new(),
             references: References::default(),
             timers: BinaryHeap::new(),
-            draining: false,
+            stood: Standing::Unknown,
+            stood_once: false,
+            phase: Phase::Running,
         };
+        state.check_prepared();
         let mut beat = tokio::time::interval(BEAT);
-        tokio::pin!(drain);
+        tokio::pin!(leave);
         loop {
             let due = state.next_due();
             tokio::select! {
-                Some(change) = changes.recv(), if !state.draining => state.change(change),
+                Some(change) = changes.recv(), if state.phase != Phase::Draining => state.change(change),
                 changed = host_changes.recv() => match changed {
                     Ok(id) => state.host_changed(&id),
                     Err(RecvError::Lagged(_)) => state.host_changed_all(),
                     Err(RecvError::Closed) => {}
                 },
                 Some(done) = done.recv() => state.done(done),
-                Ok(()) = standing.changed() => state.look_at_all(),
-                () = shutdown.begun(), if !state.draining => state.begin_draining(),
-                () = &mut drain, if state.draining => break,
+                Ok(()) = standing.changed() => state.stands(),
+                Ok(()) = announced.changed() => state.check_prepared(),
+                Ok(()) = phase.changed() => state.enter(*phase.borrow_and_update()),
+                () = &mut leave => break,
                 _ = beat.tick() => state.beat(),
                 () = tokio::time::sleep_until(due) => {}
             }
             state.act();
+            state.report();
         }
         state.host_changed_all();
         // What cannot be written by then is written by the next agent.
@@ -170,7 +188,7 @@ impl Loop {
 
     /// Converts what is wanted, if all that it names is known, and states it to the host.
     fn evaluate(&mut self, uid: &str) {
-        if self.draining {
+        if self.phase == Phase::Draining {
             return;
         }
         let now = Instant::now();
@@ -182,7 +200,10 @@ impl Loop {
             .want(uid, tracked.references(), tracked.since());
         match evaluation {
             Evaluation::Desired(desired) => {
-                tracked.tell_unusable(&desired, &self.given.events);
+                // Who stands by leaves the telling to the other agent.
+                if self.stood == Standing::Holder {
+                    tracked.tell_unusable(&desired, &self.given.events);
+                }
                 self.given.host.set(*desired);
             }
             Evaluation::Wants | Evaluation::Faulty => {}
@@ -303,12 +324,14 @@ impl Loop {
     /// Shows that the loop is alive, and counts.
     fn beat(&mut self) {
         self.given.health.beat();
+        self.check_prepared();
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         let workloads = self.workloads.values();
         let load = Load {
             workloads: self.workloads.len(),
             components: workloads.clone().map(Tracked::components).sum(),
-            draining: self.draining,
+            fetched: workloads.clone().map(Tracked::fetched).sum(),
+            draining: self.phase == Phase::Draining,
         };
         self.given.metrics.workloads.set(count(load.workloads));
         self.given
@@ -318,34 +341,6 @@ impl Loop {
         self.given
             .load
             .send_if_modified(|before| std::mem::replace(before, load) != load);
-    }
-
-    fn begin_draining(&mut self) {
-        tracing::info!(
-            workloads = self.workloads.len(),
-            "shutting down: workloads finish what is in flight"
-        );
-        self.draining = true;
-        self.given.health.draining();
-        let now = Instant::now();
-        for tracked in self.workloads.values_mut() {
-            tracked.drain(now);
-        }
-        self.beat();
-        self.look_at_all();
-    }
-
-    /// Lets the last status writes end.
-    async fn finish(&mut self, done: &mut mpsc::Receiver<Done>) {
-        while *self.given.standing.borrow() == Standing::Holder
-            && self.workloads.values().any(Tracked::unsettled)
-        {
-            tokio::select! {
-                Some(done) = done.recv() => self.done(done),
-                () = tokio::time::sleep_until(self.next_due()) => {}
-            }
-            self.act();
-        }
     }
 }
 

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
+    encoding::{EncodeLabelSet, EncodeLabelValue},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+
+use super::super::lease::Meters;
 
 /// How a status write ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -31,8 +33,7 @@ pub(super) struct Metrics {
     pub events_dropped: Counter,
     pub reference_reads: Counter,
     pub watch_errors: Counter,
-    pub lease_renewals_failed: Counter,
-    pub lease_held: Gauge,
+    pub lease: Meters,
 }
 
 impl Metrics {
@@ -69,21 +70,13 @@ impl Metrics {
         registry.register(
             "lease_renewals_failed",
             "Renewals of the node's Lease that failed",
-            m.lease_renewals_failed,
+            m.lease.renewals_failed,
         );
         registry.register(
             "lease_held",
             "Whether this agent holds the node's Lease",
-            m.lease_held,
+            m.lease.held,
         );
         Arc::new(registry)
     }
-}
-
-/// The registry in the OpenMetrics text format.
-pub(super) fn render(registry: &Registry) -> String {
-    let mut text = String::new();
-    // Writing to a String cannot fail.
-    let _ = encode(&mut text, registry);
-    text
 }

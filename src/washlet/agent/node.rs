@@ -1,20 +1,34 @@
 //! The agent's `Host` object: what this node is and holds, for people and for the scheduler.
 
-use std::{fs, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::core::v1::Node,
-    apimachinery::pkg::apis::meta::v1::{OwnerReference, Time},
+use k8s_openapi::apimachinery::pkg::{
+    api::resource::Quantity,
+    apis::meta::v1::{OwnerReference, Time},
 };
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
-use serde_json::json;
-use tokio::sync::watch;
+use serde_json::{Value, json};
+use tokio::{sync::watch, time::Instant};
 
-use super::{super::api, FIELD_MANAGER, lease::Standing};
+use super::{
+    super::{
+        api,
+        lease::Standing,
+        owner::{NodeOwner, Owner},
+    },
+    FIELD_MANAGER,
+    machine::{CpuMeter, Memory, hostname, machine_memory, read},
+};
+use crate::{oci::Puller, spec::Digest};
 
 /// How often the object is written when nothing changes.
 const REFRESH: Duration = Duration::from_secs(60);
@@ -22,6 +36,10 @@ const REFRESH: Duration = Duration::from_secs(60);
 const GATHER: Duration = Duration::from_secs(2);
 /// Longest time for a write: a connection that swallows requests must not stop the next try.
 const TIMEOUT: Duration = Duration::from_secs(15);
+/// Most images that the object names.
+const IMAGES: usize = 50;
+/// Wait after somebody else wrote in the same moment, or removed the object.
+const CONFLICT: Duration = Duration::from_millis(200);
 /// Wait after a failed write.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -30,57 +48,47 @@ const RETRY: Duration = Duration::from_secs(5);
 pub(super) struct Load {
     pub workloads: usize,
     pub components: usize,
+    /// Components whose bytes are here.
+    pub fetched: usize,
     pub draining: bool,
 }
 
 /// What does not.
+#[derive(Clone)]
+pub(super) struct Facts {
+    pub http: SocketAddr,
+    /// Where others reach it, at most one of each family.
+    pub addresses: Vec<IpAddr>,
+    pub environment: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    pub memory: Option<Memory>,
+    pub interfaces: Vec<String>,
+    pub images: Arc<Puller>,
+}
+
+impl Facts {
+    /// Whether a Host object leads to this agent.
+    pub fn are_of(&self, host: &api::Host) -> bool {
+        let addresses = host.status.iter().flat_map(|status| &status.addresses);
+        let mine = self.addresses.iter().map(ToString::to_string);
+        host.spec.http_port == Some(i32::from(self.http.port())) && mine.eq(addresses.cloned())
+    }
+}
+
+/// Keeps the object.
 pub(super) struct HostObject {
     pub client: Client,
     pub namespace: String,
     pub node: String,
-    pub http: SocketAddr,
-    pub interfaces: Vec<String>,
-    pub owner: Option<OwnerReference>,
+    pub facts: Facts,
+    pub owner: Arc<NodeOwner>,
 }
 
-/// The Node as an owner of the agent's objects, so that they go with it; none where there is no such Node, or where the agent
-/// may not read it. Waits for the API server to say so.
-pub(super) async fn owner(client: &Client, node: &str) -> Option<OwnerReference> {
-    let nodes = Api::<Node>::all(client.clone());
-    loop {
-        let Ok(found) = tokio::time::timeout(TIMEOUT, nodes.get_opt(node)).await else {
-            continue;
-        };
-        match found {
-            Ok(Some(found)) => {
-                return Some(OwnerReference {
-                    api_version: "v1".to_owned(),
-                    kind: "Node".to_owned(),
-                    name: node.to_owned(),
-                    uid: found.metadata.uid?,
-                    ..OwnerReference::default()
-                });
-            }
-            Ok(None) => {
-                tracing::warn!(
-                    node,
-                    "there is no Node of this name; the Host object and the Lease have no owner"
-                );
-                return None;
-            }
-            Err(kube::Error::Api(status)) if status.code == 403 => {
-                tracing::warn!(
-                    node,
-                    "the Node may not be read; the Host object and the Lease have no owner"
-                );
-                return None;
-            }
-            Err(error) => {
-                tracing::warn!(node, %error, "the Node cannot be read; trying again");
-                tokio::time::sleep(RETRY).await;
-            }
-        }
-    }
+/// That the object was made.
+struct Made {
+    owner: Owner,
+    /// When its owner was read.
+    at: Instant,
 }
 
 impl HostObject {
@@ -92,23 +100,33 @@ impl HostObject {
     ) {
         let api: Api<api::Host> = Api::namespaced(self.client.clone(), &self.namespace);
         let mut cpu = CpuMeter::default();
-        let mut created = false;
+        let mut made = None;
         loop {
             if standing.wait_for(|s| *s == Standing::Holder).await.is_err() {
                 return;
             }
             let now = *load.borrow_and_update();
-            let written = self.write(&api, now, &mut created, &mut cpu);
+            let written = self.write(&api, now, &mut made, &mut cpu);
             let wait = match tokio::time::timeout(TIMEOUT, written).await {
-                Ok(Ok(())) => REFRESH,
+                Ok(Ok(wait)) => wait,
+                // The last word of the agent that held the Lease before.
+                Ok(Err(kube::Error::Api(status))) if status.code == 409 => CONFLICT,
                 failed => {
                     tracing::warn!(?failed, "Host object not written; trying again");
-                    created = false;
+                    made = None;
                     RETRY
                 }
             };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
+                changed = standing.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    // Whoever holds the Lease now makes the object its own; and what has become of the Lease may have
+                    // become of the object.
+                    made = None;
+                }
                 changed = load.changed() => {
                     if changed.is_err() {
                         return;
@@ -121,42 +139,84 @@ impl HostObject {
         }
     }
 
+    /// Writes the object. Gives the time until the next write.
     async fn write(
         &self,
         api: &Api<api::Host>,
         load: Load,
-        created: &mut bool,
+        made: &mut Option<Made>,
         cpu: &mut CpuMeter,
-    ) -> Result<(), kube::Error> {
+    ) -> Result<Duration, kube::Error> {
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        if !*created {
-            let object = json!({
-                "apiVersion": format!("{}/{}", api::GROUP, api::VERSION),
-                "kind": "Host",
-                "metadata": { "name": self.node, "ownerReferences": self.owner.iter().collect::<Vec<_>>() },
-                "hostId": self.node,
-                "hostname": hostname(),
-                "httpPort": self.http.port(),
-            });
-            api.patch(&self.node, &params, &Patch::Apply(&object))
-                .await?;
-            *created = true;
+        if made
+            .as_ref()
+            .is_none_or(|made| made.at.elapsed() >= REFRESH)
+        {
+            let owner = self.owner.read().await?;
+            let owners = match &owner {
+                Owner::Is(node) => std::slice::from_ref(node),
+                Owner::None => &[],
+                Owner::Gone => {
+                    *made = None;
+                    return Ok(RETRY);
+                }
+            };
+            if made.as_ref().is_none_or(|made| made.owner != owner) {
+                let object = Patch::Apply(self.object(owners));
+                api.patch(&self.node, &params, &object).await?;
+            }
+            let at = Instant::now();
+            *made = Some(Made { owner, at });
         }
-        let before = api_conditions(api, &self.node).await?;
+        // The times of the conditions are kept; and what is written is never older than what is there.
+        let Some(before) = api.get_opt(&self.node).await? else {
+            *made = None;
+            return Ok(CONFLICT);
+        };
+        let version = before.metadata.resource_version;
+        let before = before.status.map(|s| s.conditions).unwrap_or_default();
+        let images = self.facts.images.newest(IMAGES).await;
         let status = json!({
             "apiVersion": format!("{}/{}", api::GROUP, api::VERSION),
             "kind": "Host",
-            "metadata": { "name": self.node },
-            "status": self.status(load, &before, cpu),
+            "metadata": { "name": self.node, "resourceVersion": version },
+            "status": self.status(load, &before, images, cpu),
         });
         api.patch_status(&self.node, &params, &Patch::Apply(&status))
             .await?;
-        Ok(())
+        Ok(REFRESH)
     }
 
-    fn status(&self, load: Load, before: &[api::Condition], cpu: &mut CpuMeter) -> api::HostStatus {
-        let (total, free) = memory();
-        let ip = self.http.ip();
+    /// What does not change.
+    fn object(&self, owners: &[OwnerReference]) -> Value {
+        let mut object = json!({
+            "apiVersion": format!("{}/{}", api::GROUP, api::VERSION),
+            "kind": "Host",
+            "metadata": {
+                "name": self.node,
+                "labels": self.facts.labels,
+                "ownerReferences": owners,
+            },
+            "hostId": self.node,
+            "hostname": hostname(),
+            "httpPort": self.facts.http.port(),
+        });
+        // An apply has no nulls: what is not said is left out.
+        if let (Some(environment), Some(fields)) = (&self.facts.environment, object.as_object_mut())
+        {
+            fields.insert("environment".to_owned(), json!(environment));
+        }
+        object
+    }
+
+    fn status(
+        &self,
+        load: Load,
+        before: &[api::Condition],
+        images: Vec<Digest>,
+        cpu: &mut CpuMeter,
+    ) -> api::HostStatus {
+        let (total, free) = machine_memory();
         let count = |n: usize| i64::try_from(n).ok();
         let now = Timestamp::now();
         let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
@@ -172,28 +232,20 @@ impl HostObject {
             workload_count: count(load.workloads),
             last_seen: Some(Time(now)),
             conditions: vec![ready(load.draining, before, now)],
-            addresses: if ip.is_unspecified() {
-                Vec::new()
-            } else {
-                vec![ip.to_string()]
-            },
-            interfaces: self.interfaces.clone(),
+            addresses: self
+                .facts
+                .addresses
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            allocatable: Some(api::Allocatable {
+                memory: self.facts.memory.map(|m| Quantity(m.to_string())),
+            }),
+            interfaces: self.facts.interfaces.clone(),
+            images: images.iter().map(ToString::to_string).collect(),
             boot_id: read("/proc/sys/kernel/random/boot_id"),
-            ..api::HostStatus::default()
         }
     }
-}
-
-/// The conditions as they are, so that the time of the last transition is kept over restarts.
-async fn api_conditions(
-    api: &Api<api::Host>,
-    name: &str,
-) -> Result<Vec<api::Condition>, kube::Error> {
-    let host = api.get_opt(name).await?;
-    Ok(host
-        .and_then(|h| h.status)
-        .map(|s| s.conditions)
-        .unwrap_or_default())
 }
 
 fn ready(draining: bool, before: &[api::Condition], now: Timestamp) -> api::Condition {
@@ -214,60 +266,5 @@ fn ready(draining: bool, before: &[api::Condition], now: Timestamp) -> api::Cond
             .and_then(|c| c.last_transition_time.clone())
             .or(Some(Time(now))),
         ..api::Condition::default()
-    }
-}
-
-fn read(path: &str) -> Option<String> {
-    fs::read_to_string(path)
-        .ok()
-        .map(|text| text.trim().to_owned())
-}
-
-fn hostname() -> Option<String> {
-    read("/proc/sys/kernel/hostname").filter(|name| !name.is_empty())
-}
-
-/// Total and free memory of the machine, in bytes.
-fn memory() -> (Option<i64>, Option<i64>) {
-    let text = read("/proc/meminfo").unwrap_or_default();
-    let field = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        line.split_whitespace()
-            .next()?
-            .parse::<i64>()
-            .ok()
-            .map(|kib| kib * 1024)
-    };
-    (field("MemTotal:"), field("MemAvailable:"))
-}
-
-/// Measures processor use between two calls.
-#[derive(Default)]
-struct CpuMeter {
-    before: Option<(u64, u64)>,
-}
-
-impl CpuMeter {
-    /// Share of all processors in use since the last call, in percent; none at the first.
-    fn percent(&mut self) -> Option<f64> {
-        let text = read("/proc/stat")?;
-        let ticks: Vec<u64> = text
-            .lines()
-            .next()?
-            .split_whitespace()
-            .skip(1)
-            .filter_map(|t| t.parse().ok())
-            .collect();
-        let total: u64 = ticks.iter().take(8).sum();
-        let idle: u64 = ticks.iter().skip(3).take(2).sum();
-        let (total_before, idle_before) = self.before.replace((total, idle))?;
-        let passed = total.checked_sub(total_before).filter(|p| *p > 0)?;
-        let idle = idle.saturating_sub(idle_before);
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "ticks between two reads are few"
-        )]
-        let share = 100.0 * (1.0 - idle as f64 / passed as f64);
-        Some(share.clamp(0.0, 100.0))
     }
 }

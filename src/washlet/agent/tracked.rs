@@ -1,27 +1,28 @@
 //! What the agent knows of one workload, and what it has told about it. Pure but for the events that it hands on.
 
+mod telling;
+
 use std::{
     collections::HashSet,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use k8s_openapi::api::core::v1::ObjectReference;
-use kube::{Resource as _, core::error_boundary::InvalidObject};
+use kube::core::error_boundary::InvalidObject;
 use tokio::time::Instant;
 
+use self::telling::Told;
 use super::{
     super::{
         api,
-        convert::{self, ReferenceKey, Resolved},
+        convert::{self, Asked, ReferenceKey, Resolved},
         status::{self, StatusInput},
     },
     effects::{Write, Written},
-    events::{Events, News, Tone},
     references::References,
 };
 use crate::{
-    fault::{Fault, Reason, Stage},
+    fault::{Class, Fault, Reason, Stage},
     host::observed::{Observed, Progress},
     spec,
 };
@@ -62,6 +63,8 @@ pub(super) struct Tracked {
     object: Arc<api::Workload>,
     /// What it names, as far as is known.
     references: HashSet<ReferenceKey>,
+    /// What is under way is left unreported for a while from then on.
+    patient_since: Instant,
     /// What it names must have been read since then: when its generation was first seen.
     since: Instant,
     /// Why it cannot be stated to the host.
@@ -78,19 +81,12 @@ pub(super) struct Tracked {
     failures: usize,
 }
 
-/// What the last event said.
-#[derive(Debug, Clone, PartialEq)]
-enum Told {
-    Fault(Reason, String),
-    Serving(i64),
-    Draining,
-}
-
 impl Tracked {
     pub fn new(object: Arc<api::Workload>, now: Instant) -> Self {
         Self {
             object,
             references: HashSet::new(),
+            patient_since: now,
             since: now,
             fault: None,
             unusable: Vec::new(),
@@ -135,11 +131,12 @@ impl Tracked {
 
     /// Takes the newest state of the object. Says whether it asks for something else than before.
     pub fn update(&mut self, object: Arc<api::Workload>, now: Instant) -> bool {
-        let news = object.metadata.generation != self.object.metadata.generation;
+        let changed = object.metadata.generation != self.object.metadata.generation;
+        let news = changed || Asked::of(&object) != Asked::of(&self.object);
         let status = object.status != self.object.status;
         self.object = object;
-        if news {
-            self.since = now;
+        if changed {
+            (self.since, self.patient_since) = (now, now);
         }
         if news || status {
             self.touch(now);
@@ -226,99 +223,24 @@ impl Tracked {
         self.object.spec.components.len()
     }
 
-    // === Events ===
-
-    /// Tells what is new since the last time.
-    pub fn tell(&mut self, events: &Events) {
-        let Some((told, tone, action, note)) = self.news() else {
-            return;
-        };
-        if self.told.as_ref() == Some(&told) {
-            return;
-        }
-        let reason = match &told {
-            Told::Fault(reason, _) => reason.as_str(),
-            Told::Serving(_) => "Started",
-            Told::Draining => "Killing",
-        };
-        self.told = Some(told);
-        events.tell(News {
-            regarding: self.regarding(),
-            tone,
-            reason,
-            action,
-            note,
-        });
+    /// Whether another agent of the node serves it, and this one could not go on: it does not answer here yet, for no reason
+    /// that only a change of it would mend.
+    pub fn is_missed(&self) -> bool {
+        let stuck = |fault: &Fault| fault.class == Class::Terminal;
+        self.written_ready().is_some() && !self.is_ready() && !self.trouble().is_some_and(stuck)
     }
 
-    /// Tells of pull secrets that cannot be used, once for each set of them.
-    pub fn tell_unusable(&mut self, desired: &spec::Workload, events: &Events) {
-        let unusable: Vec<String> = desired
-            .components
-            .iter()
-            .filter_map(|component| match &component.source {
-                spec::Source::Image(image) => Some(image.unusable_secrets.iter().cloned()),
-                _ => None,
-            })
-            .flatten()
-            .collect();
-        if unusable == self.unusable {
-            return;
-        }
-        self.unusable = unusable;
-        if !self.unusable.is_empty() {
-            let note = format!(
-                "image pull secrets that cannot be used: {}",
-                self.unusable.join("; ")
-            );
-            let reason = "FailedToRetrieveImagePullSecret";
-            events.tell(News {
-                regarding: self.regarding(),
-                tone: Tone::Warning,
-                reason,
-                action: "Pulling",
-                note,
-            });
-        }
+    /// This agent writes from now on, where another one did.
+    pub fn take_over(&mut self, now: Instant) {
+        self.patient_since = now;
+        self.touch(now);
+        self.take_as_told();
     }
 
-    fn news(&self) -> Option<(Told, Tone, &'static str, String)> {
-        if self.draining {
-            return Some((
-                Told::Draining,
-                Tone::Normal,
-                "Draining",
-                "the agent is shutting down".to_owned(),
-            ));
-        }
-        if let Some(fault) = self.trouble() {
-            let told = Told::Fault(fault.reason, fault.message.clone());
-            return Some((told, Tone::Warning, "Starting", fault.message.clone()));
-        }
-        let observed = self.observed.as_ref()?;
-        let serving = observed
-            .serving
-            .as_ref()
-            .filter(|_| observed.progress == Progress::Running)?;
-        let took = observed
-            .timings
-            .assigned
-            .zip(observed.timings.started)
-            .and_then(|(a, s)| s.duration_since(a).ok());
-        let took = took
-            .map(|t| format!(" {:.1} ms after it was seen", t.as_secs_f64() * 1000.0))
-            .unwrap_or_default();
-        let note = format!("generation {} answers{took}", serving.generation);
-        Some((
-            Told::Serving(serving.generation),
-            Tone::Normal,
-            "Starting",
-            note,
-        ))
-    }
-
-    fn regarding(&self) -> ObjectReference {
-        self.object.object_ref(&())
+    /// How many components' bytes are here.
+    pub fn fetched(&self) -> usize {
+        let components = self.observed.iter().flat_map(|o| &o.components);
+        components.filter(|c| c.digest.is_some()).count()
     }
 
     // === Writing ===
@@ -340,7 +262,7 @@ impl Tracked {
         let at = self
             .last_write
             .map_or(dirty, |last| dirty.max(last + pause))
-            .max(self.since + self.patience());
+            .max(self.patient_since + self.patience());
         if at <= now {
             WritePlan::Now
         } else {

@@ -3,7 +3,6 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use futures::{Stream, StreamExt as _, stream};
@@ -12,17 +11,15 @@ use kube::{
     core::{DeserializeGuard, error_boundary::InvalidObject},
     runtime::{
         WatchStreamExt as _,
-        utils::Backoff,
         watcher::{self, Event, watcher},
     },
 };
 use tokio::sync::mpsc;
 
-use super::{super::api, metrics::Metrics};
-
-/// Waits before a broken watch is opened again. The longest is short: an API server that is back is noticed within it.
-const MIN_BACKOFF: Duration = Duration::from_millis(500);
-const MAX_BACKOFF: Duration = Duration::from_secs(5);
+use super::{
+    super::{api, backoff::Doubling},
+    metrics::Metrics,
+};
 
 /// What a watch tells.
 #[derive(Debug)]
@@ -103,33 +100,6 @@ async fn merge(
                 return;
             }
         }
-    }
-}
-
-/// Waits that double, less up to a quarter, so that agents do not come back all at once.
-#[derive(Default)]
-struct Doubling {
-    tries: u32,
-}
-
-impl Iterator for Doubling {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let wait = MIN_BACKOFF
-            .saturating_mul(1 << self.tries.min(10))
-            .min(MAX_BACKOFF);
-        self.tries = self.tries.saturating_add(1);
-        let nanos = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |d| d.subsec_nanos());
-        Some(wait - wait / 4 * (nanos % 256) / 256)
-    }
-}
-
-impl Backoff for Doubling {
-    fn reset(&mut self) {
-        self.tries = 0;
     }
 }
 

@@ -67,6 +67,132 @@ pub(super) const WORKLOAD: &[Column] = &[
     .wide(),
 ];
 
+/// Columns of WorkloadReplicaSets.
+pub(super) const REPLICA_SET: &[Column] = &[
+    column(
+        "REPLICAS",
+        "integer",
+        ".spec.replicas",
+        "Workloads that there shall be.",
+    ),
+    column(
+        "READY",
+        "string",
+        ".status.conditions[?(@.type==\"Ready\")].status",
+        "Whether all are available.",
+    ),
+    column(
+        "REASON",
+        "string",
+        ".status.conditions[?(@.type==\"Ready\")].reason",
+        "Why it is, or is not.",
+    ),
+    column(
+        "AVAILABLE",
+        "integer",
+        ".status.availableReplicas",
+        "Workloads that are available.",
+    ),
+    column(
+        "REVISION",
+        "string",
+        ".metadata.annotations.washlet\\.dev/revision",
+        "Which revision of its deployment it is.",
+    ),
+    column(
+        "AGE",
+        "date",
+        ".metadata.creationTimestamp",
+        "Time since it was created.",
+    ),
+    column(
+        "IMAGE",
+        "string",
+        ".spec.template.spec.components[0].image",
+        "Image of the first component.",
+    )
+    .wide(),
+    column(
+        "MESSAGE",
+        "string",
+        ".status.conditions[?(@.type==\"Ready\")].message",
+        "The reason, in a sentence.",
+    )
+    .wide(),
+];
+
+/// Columns of WorkloadDeployments.
+pub(super) const DEPLOYMENT: &[Column] = &[
+    column(
+        "REPLICAS",
+        "integer",
+        ".spec.replicas",
+        "Workloads that there shall be.",
+    ),
+    column(
+        "READY",
+        "string",
+        ".status.conditions[?(@.type==\"Ready\")].status",
+        "Whether all are of the newest revision and available.",
+    ),
+    column(
+        "REASON",
+        "string",
+        ".status.conditions[?(@.type==\"Ready\")].reason",
+        "Why it is, or is not.",
+    ),
+    column(
+        "UPDATED",
+        "integer",
+        ".status.updatedReplicas",
+        "Workloads of the newest revision.",
+    ),
+    column(
+        "AVAILABLE",
+        "integer",
+        ".status.availableReplicas",
+        "Workloads that are available, of any revision.",
+    ),
+    column(
+        "AGE",
+        "date",
+        ".metadata.creationTimestamp",
+        "Time since it was created.",
+    ),
+    column(
+        "REVISION",
+        "string",
+        ".metadata.annotations.washlet\\.dev/revision",
+        "The newest revision.",
+    )
+    .wide(),
+    column(
+        "IMAGE",
+        "string",
+        ".spec.template.spec.components[0].image",
+        "Image of the first component.",
+    )
+    .wide(),
+    column(
+        "MESSAGE",
+        "string",
+        ".status.conditions[?(@.type==\"Ready\")].message",
+        "The reason, in a sentence.",
+    )
+    .wide(),
+];
+
+/// Columns of Artifacts.
+pub(super) const ARTIFACT: &[Column] = &[
+    column("IMAGE", "string", ".spec.image", "The image."),
+    column(
+        "AGE",
+        "date",
+        ".metadata.creationTimestamp",
+        "Time since it was created.",
+    ),
+];
+
 /// Columns of Hosts.
 pub(super) const HOST: &[Column] = &[
     column(

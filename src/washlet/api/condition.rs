@@ -6,10 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use super::schema;
 
-/// The types of a Workload's conditions. Each is positive: True is good.
+/// The types of conditions. Each is positive: True is good, save those that are present only when true.
 pub mod condition_type {
     /// The controller has chosen a host; absent on a workload that names its host itself. Written by the controller alone.
     pub const SCHEDULED: &str = "Scheduled";
+    /// Present only while False: another workload of the cluster has a route that this one wants. Written by the controller alone.
+    pub const ROUTED: &str = "Routed";
+    /// Whether endpoints are published for the Service that the workload names; absent if it names none. Written by the
+    /// controller alone.
+    pub const SERVICE_PUBLISHED: &str = "ServicePublished";
     /// The specification makes sense, and this version does all that it asks for.
     pub const ACCEPTED: &str = "Accepted";
     /// All ConfigMaps and Secrets that it names were read.
@@ -20,10 +25,16 @@ pub mod condition_type {
     pub const LINKED: &str = "Linked";
     /// The workload answers through its host.
     pub const READY: &str = "Ready";
-    /// Present only while the agent works on a generation that does not answer yet.
+    /// Present only while a generation is worked on and not there yet.
     pub const RECONCILING: &str = "Reconciling";
     /// Present only while a generation cannot be had without a change to it or to something that it names.
     pub const STALLED: &str = "Stalled";
+    /// Of a deployment: as many workloads are available as `maxUnavailable` demands.
+    pub const AVAILABLE: &str = "Available";
+    /// Of a deployment: the rollout comes forward or is done.
+    pub const PROGRESSING: &str = "Progressing";
+    /// Of a deployment or a set, present only while workloads cannot be created or deleted.
+    pub const REPLICA_FAILURE: &str = "ReplicaFailure";
 }
 
 /// One aspect of an object's state; the same shape as `metav1.Condition`, but only `type` and `status` are required, since

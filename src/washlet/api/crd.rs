@@ -6,7 +6,13 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt as _;
 use serde_json::{Value, json};
 
-use super::{Host, Workload, column, condition_type};
+use super::{
+    Artifact, Host, Workload, WorkloadDeployment, WorkloadReplicaSet, column, condition_type,
+};
+
+/// What is said of a new Workload, and of a new set or deployment of them, until somebody has looked at it.
+const NO_HOST: &str = "No host has taken the workload yet.";
+const NO_CONTROLLER: &str = "No controller has looked at it yet.";
 
 /// A CRD could not be written down.
 #[derive(Debug, thiserror::Error)]
@@ -23,8 +29,29 @@ pub enum CrdError {
 #[must_use]
 pub fn crds() -> Vec<CustomResourceDefinition> {
     let mut workload = tidied(Workload::crd(), column::WORKLOAD);
-    set_defaults(&mut workload);
-    vec![workload, tidied(Host::crd(), column::HOST)]
+    // An absent `spec` is an empty one, as in wasmCloud.
+    set_default(&mut workload, &["spec"], json!({}));
+    set_defaults(&mut workload, NO_HOST);
+    let mut set = tidied(WorkloadReplicaSet::crd(), column::REPLICA_SET);
+    set_defaults(&mut set, NO_CONTROLLER);
+    let mut deployment = tidied(WorkloadDeployment::crd(), column::DEPLOYMENT);
+    set_defaults(&mut deployment, NO_CONTROLLER);
+    for crd in [&mut set, &mut deployment] {
+        set_default(crd, &["spec", "replicas"], json!(1));
+    }
+    set_default(
+        &mut deployment,
+        &["spec", "deployPolicy"],
+        json!("RollingUpdate"),
+    );
+    let artifact = tidied(Artifact::crd(), column::ARTIFACT);
+    vec![
+        workload,
+        set,
+        deployment,
+        tidied(Host::crd(), column::HOST),
+        artifact,
+    ]
 }
 
 /// The name of a CRD's file: `GROUP_PLURAL.yaml`.
@@ -110,33 +137,32 @@ fn unwrapped(text: &str) -> String {
     paragraphs.join("\n\n")
 }
 
-/// What the API server adds to a Workload that lacks it. An absent `spec` is an empty one, as in wasmCloud. And a new Workload
-/// is `Ready=Unknown` until somebody has looked at it: without this, Helm, Flux and Argo CD take an object that nobody acts on
-/// for a healthy one.
-fn set_defaults(crd: &mut CustomResourceDefinition) {
+/// A new object is `Ready=Unknown` until somebody has looked at it: without this, Helm, Flux and Argo CD take an object that
+/// nobody acts on for a healthy one.
+fn set_defaults(crd: &mut CustomResourceDefinition, message: &str) {
     let conditions = json!([{
         "type": condition_type::READY,
         "status": "Unknown",
         "reason": "Pending",
-        "message": "No host has taken the workload yet.",
+        "message": message,
         "lastTransitionTime": "1970-01-01T00:00:00Z",
     }]);
+    set_default(crd, &["status"], json!({}));
+    set_default(crd, &["status", "conditions"], conditions);
+}
+
+/// Gives the field at a path a default, in every version that has the field.
+fn set_default(crd: &mut CustomResourceDefinition, path: &[&str], default: Value) {
     for version in &mut crd.spec.versions {
-        let schema = version
+        let mut field = version
             .schema
             .as_mut()
             .and_then(|s| s.open_api_v3_schema.as_mut());
-        let Some(fields) = schema.and_then(|s| s.properties.as_mut()) else {
-            continue;
-        };
-        for name in ["spec", "status"] {
-            if let Some(field) = fields.get_mut(name) {
-                field.default = Some(JSON(json!({})));
-            }
+        for name in path {
+            field = field.and_then(|f| f.properties.as_mut()?.get_mut(*name));
         }
-        let status = fields.get_mut("status").and_then(|s| s.properties.as_mut());
-        if let Some(field) = status.and_then(|s| s.get_mut("conditions")) {
-            field.default = Some(JSON(conditions.clone()));
+        if let Some(field) = field {
+            field.default = Some(JSON(default.clone()));
         }
     }
 }

@@ -25,6 +25,48 @@ pub(super) fn labels(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// Annotations of an object. The API server checks their names and their size when they are used.
+pub(super) fn annotations(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": MAX_ENTRIES,
+        "additionalProperties": { "type": "string", "maxLength": 262_144 },
+    })
+}
+
+/// Labels of an object, refused here already where the API server would refuse the object later.
+pub(super) fn object_labels(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 64,
+        "additionalProperties": {
+            "type": "string",
+            "maxLength": 63,
+            "pattern": r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$",
+        },
+    })
+}
+
+/// A number, or a share of another number, which may be more than all of it.
+pub(super) fn count_or_percent(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "minimum": 0,
+        "pattern": "^[0-9]+%$",
+        "maxLength": 8,
+    })
+}
+
+/// A number, or a share of another number, which is not more than all of it.
+pub(super) fn count_or_share(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "minimum": 0,
+        "pattern": "^(100|[0-9]{1,2})%$",
+        "maxLength": 4,
+    })
+}
+
 /// A quantity of bytes, as a text with a unit or as a number.
 pub(super) fn bytes(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

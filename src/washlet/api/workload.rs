@@ -137,7 +137,8 @@ pub struct Kubernetes {
 #[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
 pub struct ServiceRef {
     /// Name of an existing Service of this namespace, without a selector. The controller publishes EndpointSlices for it, so
-    /// that its ClusterIP, an Ingress or a Gateway reach the workload with any Host header.
+    /// that its ClusterIP, an Ingress or a Gateway reach the workload with any Host header. A `wasi:http` entry without `host`
+    /// and `path` then asks for no route on the hosts' common port.
     #[schemars(length(max = 253))]
     pub name: String,
 }

@@ -73,7 +73,7 @@ impl Converter<'_> {
 }
 
 /// A version with what wasmCloud lets one leave out: `0.2`, `v0.2.0`.
-pub(super) fn version(text: &str) -> Option<Version> {
+pub(in crate::washlet) fn version(text: &str) -> Option<Version> {
     let text = text.strip_prefix('v').unwrap_or(text);
     let end = text.find(['-', '+']).unwrap_or(text.len());
     let (numbers, rest) = text.split_at_checked(end)?;

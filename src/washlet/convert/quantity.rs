@@ -3,7 +3,7 @@
 /// A text is not a quantity of bytes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a quantity of bytes: {why}")]
-pub(super) struct QuantityError {
+pub struct QuantityError {
     text: String,
     why: &'static str,
 }
@@ -11,7 +11,7 @@ pub(super) struct QuantityError {
 /// Parses a quantity exactly: digits with an optional fraction, then a binary unit (`Ki` to `Ei`), a decimal one (`m`, `k`,
 /// `M` to `E`), an exponent (`e3`), or nothing. What is not a whole number of bytes is rounded up, as Kubernetes does. Zero
 /// is an error: it would limit a component to nothing.
-pub(super) fn bytes(text: &str) -> Result<u64, QuantityError> {
+pub(in crate::washlet) fn bytes(text: &str) -> Result<u64, QuantityError> {
     let error = |why| QuantityError {
         text: text.to_owned(),
         why,

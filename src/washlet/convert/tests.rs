@@ -333,3 +333,63 @@ fn the_earliest_stage_is_the_fault() {
     assert!(!fault.message.contains("gone"));
     assert_eq!(fault.component, None);
 }
+
+#[test]
+fn what_the_controller_and_people_ask_is_no_part_of_the_spec() {
+    let spec = json!({
+        "components": [{ "name": "app", "image": "r.io/app@sha256:0000000000000000000000000000000000000000000000000000000000000000" }],
+        "kubernetes": { "service": { "name": "hello" } },
+    });
+    let convert = |object: &api::Workload| convert(object, &Resolved::default()).unwrap();
+    let mut object = workload(spec);
+    let first = convert(&object);
+    assert_eq!(
+        (first.service_port, &first.routes_withheld, first.stamp),
+        (None, &None, 0)
+    );
+
+    let status = json!({ "servicePort": 20007, "conditions": [
+        { "type": "Routed", "status": "False", "reason": "RouteConflict", "message": "a/b has it" },
+    ]});
+    let before = Asked::of(&object);
+    object.status = serde_json::from_value(status).unwrap();
+    assert_ne!(Asked::of(&object), before);
+    let second = convert(&object);
+    assert_eq!(second.service_port, Some(20007));
+    assert_eq!(second.routes_withheld.as_deref(), Some("a/b has it"));
+    // It goes on running meanwhile.
+    assert!(first.starts_like(&second) && first.runs_like(&second));
+
+    let mut restarted = |at: &str| {
+        let annotation = (
+            "kubectl.kubernetes.io/restartedAt".to_owned(),
+            at.to_owned(),
+        );
+        object.metadata.annotations = Some([annotation].into());
+        convert(&object)
+    };
+    let (once, twice) = (
+        restarted("2026-01-01T00:00:00Z"),
+        restarted("2026-01-02T00:00:00Z"),
+    );
+    assert!(!once.runs_like(&second) && !twice.runs_like(&once));
+
+    // Ports of others are not opened, whoever wrote them.
+    for (port, opened) in [
+        (0, None),
+        (-1, None),
+        (6443, None),
+        (19_999, None),
+        (20_000, Some(20_000)),
+        (29_999, Some(29_999)),
+        (30_000, None),
+        (20_000 + 65_536, None),
+    ] {
+        object.status.as_mut().unwrap().service_port = Some(port);
+        assert_eq!(convert(&object).service_port, opened, "{port}");
+    }
+
+    // Without a Service the port is nobody's.
+    object.spec.kubernetes = None;
+    assert_eq!(convert(&object).service_port, None);
+}

@@ -26,7 +26,6 @@ pub struct Unobserved {
 pub const UNOBSERVED: &[Unobserved] = &[
     field("service", "services"),
     field("volumes", "volumes"),
-    field("kubernetes.service", "Kubernetes Services"),
     field("resources", "limits of a whole workload"),
     Unobserved {
         field: "restartPolicy",

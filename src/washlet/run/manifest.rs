@@ -363,10 +363,17 @@ impl Reader {
         match convert::convert(workload, &resolved) {
             Ok(mut desired) => {
                 let files = self.component_files(&desired, &document);
-                desired.stamp = stamp(&files);
+                desired.stamp ^= stamp(&files);
                 self.loaded.files.extend(files);
                 let id: spec::WorkloadId =
                     Arc::from(format!("{}/{}", desired.namespace, desired.name));
+                let kubernetes = workload.spec.kubernetes.as_ref();
+                if kubernetes.is_some_and(|k| k.service.is_some()) {
+                    let place = format!("{}:{line}", file.display());
+                    self.loaded
+                        .skipped
+                        .push(format!("spec.kubernetes.service of {id} ({place})"));
+                }
                 desired.owner = id.clone();
                 desired.id = id.clone();
                 if self.loaded.workloads.insert(id.clone(), desired).is_some() {

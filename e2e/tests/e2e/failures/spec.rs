@@ -222,7 +222,6 @@ fn unobserved() -> Vec<(&'static str, Value)> {
     vec![
         ("service", json!({"image": "localhost:5001/service:v1"})),
         ("volumes", json!([{"name": "data"}])),
-        ("kubernetes.service", json!({"name": "hello"})),
         ("resources", json!({"limits": {"memory": "64Mi"}})),
         ("restartPolicy", json!("Never")),
         ("components[0].poolSize", json!(1)),

@@ -20,9 +20,10 @@ async fn a_deleted_workload_finishes_what_is_in_flight() -> Result<()> {
 
         let mut response = begin(&stage, "/?ms=700&chunks=8").await?;
         ns.delete("Workload", "app").await?;
-        stage.answers("app.test", "/", 404, HEAL).await?;
+        stage.answers("app.test", "/", 503, HEAL).await?;
         let seen = rest(&mut response).await?;
         ensure!(seen.ends_with("chunk 8\n"), "{seen}");
+        stage.answers("app.test", "/", 404, HEAL).await.map(drop)?;
         Ok(())
     })
     .await

@@ -185,3 +185,136 @@ fn step_by_step_is_the_same_as_from_the_beginning() {
         }
     }
 }
+
+#[test]
+fn who_leaves_has_what_nobody_else_wants() {
+    let mut claims = Claims::default();
+    let (old, _) = claims.insert(claim("old", 1, "old", &["x"]));
+    // Nobody takes its place: it is still the one to ask.
+    assert!(claims.leave(old).routes.is_empty());
+    assert_eq!(claims.standing(old), Some(&Standing::Holds));
+    // Somebody comes, however young.
+    let (young, change) = claims.insert(claim("young", 2, "young", &["x"]));
+    assert_eq!(change.routes, [(route("x"), vec![young])]);
+    assert_eq!(claims.standing(old), Some(&Standing::Superseded));
+    assert!(claims.remove(old).routes.is_empty());
+
+    // Who waited is next, and a replica goes on alone.
+    let (waits, _) = claims.insert(claim("waits", 3, "waits", &["x"]));
+    assert_eq!(claims.leave(young).routes, [(route("x"), vec![waits])]);
+    let (replica, _) = claims.insert(claim("replica", 4, "waits", &["x"]));
+    assert_eq!(claims.leave(waits).routes, [(route("x"), vec![replica])]);
+}
+
+#[test]
+fn a_claim_can_change_its_routes() {
+    let mut claims = Claims::default();
+    let (a, _) = claims.insert(claim("a", 1, "a", &["x"]));
+    let (b, _) = claims.insert(claim("b", 2, "b", &["x"]));
+    let change = claims.update(a, Vec::new());
+    assert_eq!(change.routes, [(route("x"), vec![b])]);
+    assert_eq!(claims.standing(a), Some(&Standing::Holds), "it wants none");
+    let change = claims.update(a, vec![route("x"), route("y")]);
+    assert_eq!(
+        change.routes,
+        [(route("x"), vec![a]), (route("y"), vec![a])]
+    );
+    assert!(matches!(claims.standing(b), Some(Standing::Waits { .. })));
+    // What stays is not touched.
+    let change = claims.update(a, vec![route("x")]);
+    assert_eq!(change.routes, [(route("y"), vec![])]);
+}
+
+/// What all claims have, by the rules alone.
+fn from_the_beginning(claims: &Claims) -> BTreeMap<Token, Standing> {
+    let all = claims.claims.keys().copied().collect();
+    claims.decide(&all).into_iter().collect()
+}
+
+#[test]
+fn what_is_decided_quickly_is_what_the_rules_say() {
+    let mut seed = 11_u64;
+    let mut random = |below: u64| {
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % below
+    };
+    let hosts = ["a", "b", "c", "d"];
+    for round in 0..600 {
+        let mut claims = Claims::default();
+        let mut live: Vec<Token> = Vec::new();
+        let mut table: BTreeMap<Route, Vec<Token>> = BTreeMap::new();
+        // From one owner, whose replicas share everything, to as many as there are workloads.
+        let owners = 1 + round % 4;
+        for step in 0..40 {
+            let before: BTreeMap<Token, Standing> = claims
+                .claims
+                .iter()
+                .map(|(token, (_, standing))| (*token, standing.clone()))
+                .collect();
+            let wanted: Vec<&str> = hosts.iter().copied().filter(|_| random(3) == 0).collect();
+            let index = random(live.len().max(1) as u64) as usize;
+            let change = match (random(6), live.get(index).copied()) {
+                (0, Some(token)) => claims.leave(token),
+                (1, Some(token)) => claims.update(token, wanted.into_iter().map(route).collect()),
+                (2 | 3, Some(token)) => {
+                    live.swap_remove(index);
+                    claims.remove(token)
+                }
+                _ => {
+                    let id = random(6);
+                    let owner = (id % owners).to_string();
+                    let claim = claim(&id.to_string(), (id / 2) as i64, &owner, &wanted);
+                    let (token, change) = claims.insert(claim);
+                    assert!(change.standings.contains(&token), "a new one is told");
+                    live.push(token);
+                    change
+                }
+            };
+            for (route, holders) in change.routes {
+                table.insert(route, holders);
+            }
+            table.retain(|_, holders| !holders.is_empty());
+
+            let now = from_the_beginning(&claims);
+            let mut expected: BTreeMap<Route, Vec<Token>> = BTreeMap::new();
+            for (token, (claim, standing)) in &claims.claims {
+                assert_eq!(standing, &now[token], "round {round}, step {step}");
+                if before.get(token) != Some(standing) {
+                    assert!(change.standings.contains(token), "{token:?} is not told");
+                }
+                for route in claim.routes.iter().filter(|_| *standing == Standing::Holds) {
+                    expected.entry(route.clone()).or_default().push(*token);
+                }
+            }
+            assert_eq!(table, expected, "round {round}, step {step}");
+        }
+    }
+}
+
+#[test]
+fn many_replicas_of_one_owner_come_and_go() {
+    let mut claims = Claims::default();
+    let begun = std::time::Instant::now();
+    let tokens: Vec<Token> = (0..5_000)
+        .map(|n| claims.insert(claim(&n.to_string(), n, "set", &["x"])).0)
+        .collect();
+    println!("5,000 replicas on one route: {:?}", begun.elapsed());
+    assert_eq!(claims.holders[&route("x")], tokens);
+    let begun = std::time::Instant::now();
+    for token in &tokens {
+        claims.leave(*token);
+        claims.remove(*token);
+    }
+    println!("and their end: {:?}", begun.elapsed());
+    assert!(claims.holders.is_empty() && claims.claims.is_empty());
+    // Somebody else's claim is why all of them have to be looked at, each once.
+    claims.insert(claim("other", -1, "other", &["x"]));
+    let begun = std::time::Instant::now();
+    for n in 0..500 {
+        claims.insert(claim(&n.to_string(), n, "set", &["x"]));
+    }
+    println!("500 that wait for another one: {:?}", begun.elapsed());
+    assert_eq!(claims.holders[&route("x")].len(), 1);
+}

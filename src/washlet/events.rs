@@ -20,9 +20,8 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
 };
+use prometheus_client::metrics::counter::Counter;
 use tokio::{sync::mpsc, time::Instant};
-
-use super::metrics::Metrics;
 
 /// `reportingController` of every event.
 const CONTROLLER: &str = "washlet";
@@ -63,32 +62,32 @@ pub(super) struct News {
 #[derive(Clone)]
 pub(super) struct Events {
     queue: mpsc::Sender<News>,
-    metrics: Metrics,
+    dropped: Counter,
 }
 
 impl Events {
     /// Starts the task that writes events.
-    pub fn spawn(client: Client, instance: String, metrics: Metrics) -> Self {
+    pub fn spawn(client: Client, instance: String, dropped: Counter) -> Self {
         let (queue, news) = mpsc::channel(QUEUE);
-        tokio::spawn(write(client, instance, news, metrics.clone()));
-        Self { queue, metrics }
+        tokio::spawn(write(client, instance, news, dropped.clone()));
+        Self { queue, dropped }
     }
 
     /// Tells something; dropped and counted if too much is waiting already.
     pub fn tell(&self, news: News) {
         if self.queue.try_send(news).is_err() {
-            self.metrics.events_dropped.inc();
+            self.dropped.inc();
         }
     }
 }
 
-async fn write(client: Client, instance: String, mut news: mpsc::Receiver<News>, metrics: Metrics) {
+async fn write(client: Client, instance: String, mut news: mpsc::Receiver<News>, dropped: Counter) {
     let mut budget = Budget::default();
     let mut told: HashMap<Key, Told> = HashMap::new();
     while let Some(item) = news.recv().await {
         let now = Instant::now();
         if !budget.allows(item.regarding.uid.as_deref().unwrap_or_default(), now) {
-            metrics.events_dropped.inc();
+            dropped.inc();
             continue;
         }
         let key = Key {
@@ -128,7 +127,7 @@ async fn write(client: Client, instance: String, mut news: mpsc::Receiver<News>,
                 }
             }
             failed => {
-                metrics.events_dropped.inc();
+                dropped.inc();
                 tracing::debug!(?failed, reason = item.reason, "event not written");
             }
         }

@@ -15,31 +15,36 @@ use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::Full;
 use hyper::{body::Bytes, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use prometheus_client::registry::Registry;
+use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::{net::TcpListener, sync::Semaphore, time::Instant};
 
-use super::metrics;
-
-/// The main loop beats every second; after this long without a beat the agent is stuck.
+/// A main loop beats every second; after this long without a beat it is stuck.
 const STUCK: Duration = Duration::from_secs(30);
 /// Probes and scrapers need few connections; more are refused by waiting.
 const CONNECTIONS: usize = 64;
 
-/// The agent's health, written by its main loop.
+/// The health of an agent or a controller, written by its main loop.
 #[derive(Clone)]
 pub(super) struct Health(Arc<State>);
 
 struct State {
+    /// What is said until it is synced.
+    unsynced: &'static str,
     synced: AtomicBool,
     draining: AtomicBool,
+    /// What is still to be done before it is ready, if anything is.
+    unprepared: Mutex<Option<String>>,
     beat: Mutex<Instant>,
 }
 
 impl Health {
-    pub fn new() -> Self {
+    /// Not ready before it is synced; until then, `unsynced` says what is waited for.
+    pub fn new(unsynced: &'static str) -> Self {
         Self(Arc::new(State {
+            unsynced,
             synced: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            unprepared: Mutex::default(),
             beat: Mutex::new(Instant::now()),
         }))
     }
@@ -49,31 +54,53 @@ impl Health {
         *self.0.beat.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// The agent has seen all its workloads once.
+    /// It knows all that it has to know to begin.
     pub fn synced(&self) {
         self.0.synced.store(true, Ordering::Relaxed);
     }
 
-    /// The agent is going away.
+    /// Whether it knows all that it has to know to begin.
+    pub fn is_synced(&self) -> bool {
+        self.0.synced.load(Ordering::Relaxed)
+    }
+
+    /// What is still to be done before it is ready; none if nothing is.
+    pub fn prepared(&self, unprepared: Option<String>) {
+        *self
+            .0
+            .unprepared
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = unprepared;
+    }
+
+    /// It is going away.
     pub fn draining(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
     }
 
-    fn live(&self) -> Result<(), &'static str> {
+    fn live(&self) -> Result<(), String> {
         let beat = *self.0.beat.lock().unwrap_or_else(PoisonError::into_inner);
         if beat.elapsed() < STUCK {
             Ok(())
         } else {
-            Err("the main loop is stuck")
+            Err("the main loop is stuck".to_owned())
         }
     }
 
-    fn ready(&self) -> Result<(), &'static str> {
+    fn ready(&self) -> Result<(), String> {
         if self.0.draining.load(Ordering::Relaxed) {
-            return Err("draining");
+            return Err("draining".to_owned());
         }
         if !self.0.synced.load(Ordering::Relaxed) {
-            return Err("the API server has not listed this node's workloads yet");
+            return Err(self.0.unsynced.to_owned());
+        }
+        let unprepared = self
+            .0
+            .unprepared
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(unprepared) = unprepared.clone() {
+            return Err(unprepared);
         }
         self.live()
     }
@@ -148,7 +175,7 @@ fn answer(
         "/metrics" => (
             StatusCode::OK,
             "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            metrics::render(registry),
+            render(registry),
         ),
         _ => (
             StatusCode::NOT_FOUND,
@@ -164,7 +191,15 @@ fn answer(
     response
 }
 
-fn probe(result: Result<(), &'static str>) -> (StatusCode, &'static str, String) {
+/// The registry in the OpenMetrics text format.
+fn render(registry: &Registry) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = encode(&mut text, registry);
+    text
+}
+
+fn probe(result: Result<(), String>) -> (StatusCode, &'static str, String) {
     match result {
         Ok(()) => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
         Err(why) => (
