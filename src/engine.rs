@@ -9,9 +9,12 @@
 mod builder;
 mod cache;
 mod compile;
+mod compose;
 mod config;
 mod inspect;
 mod limits;
+mod memo;
+mod room;
 #[cfg(test)]
 mod tests;
 mod ticker;
@@ -24,7 +27,10 @@ use crate::{content::Fetched, spec::Digest, wit::World};
 
 pub use builder::{EngineBuilder, EngineError, Pooling};
 pub use compile::CompileError;
-pub use limits::InstanceLimits;
+pub use compose::{Composition, Wire};
+pub use limits::{InstanceLimits, Refusal, SharedMemory};
+pub use memo::Memo;
+pub use room::{Full, Place, Room};
 pub use ticker::TICK;
 
 /// Which of the two engines a component was compiled for.
@@ -56,7 +62,7 @@ pub struct Compiled(Arc<CompiledParts>);
 
 /// What a [`Compiled`] consists of.
 pub struct CompiledParts {
-    /// Digest of the component's bytes.
+    /// Digest of the component's bytes; of a [`Composition`], of what it is made of.
     pub digest: Digest,
     /// The machine code.
     pub component: Component,
@@ -67,6 +73,8 @@ pub struct CompiledParts {
     pub bare_names: Vec<String>,
     /// The engine that it belongs to.
     pub flavor: Flavor,
+    /// What was made of it, for whoever needs the same.
+    pub memo: Memo,
 }
 
 impl Deref for Compiled {
@@ -96,6 +104,7 @@ struct Inner {
     concurrent: wasmtime::Engine,
     max_memory: usize,
     pooled: bool,
+    rooms: [Arc<Room>; 2],
     compiler: compile::Compiler,
 }
 
@@ -115,7 +124,31 @@ impl Engine {
     /// # Errors
     /// [`CompileError`]: the bytes are no component, Wasmtime refuses them, or they cannot be read.
     pub async fn compile(&self, fetched: &Fetched) -> Result<Compiled, CompileError> {
-        self.0.compiler.compile(self.clone(), fetched.clone()).await
+        let input = compile::Input::One(fetched.content.clone());
+        let digest = fetched.digest.clone();
+        self.0.compiler.compile(self.clone(), digest, input).await
+    }
+
+    /// Links components into one and compiles that, or loads it from the cache.
+    ///
+    /// # Guarantees
+    /// Those of [`compile`](Self::compile), for the same parts linked in the same way; what is cached is the whole, and the
+    /// parts are read only if it is not. Linking happens on the threads that compile, and a panic in it is an error.
+    ///
+    /// # Errors
+    /// [`CompileError`], of a part, of how the parts fit, or of the whole.
+    pub async fn compose(&self, composition: Composition) -> Result<Compiled, CompileError> {
+        let digest = composition.digest();
+        let input = compile::Input::Many(Arc::new(composition));
+        self.0.compiler.compile(self.clone(), digest, input).await
+    }
+
+    /// What a component imports and exports, without compiling it: its form is checked, its content is not.
+    ///
+    /// # Errors
+    /// [`CompileError`]: the bytes are no component, or cannot be read.
+    pub async fn inspect(&self, fetched: &Fetched) -> Result<World, CompileError> {
+        compile::inspect(fetched.content.clone()).await
     }
 
     /// An empty linker for components of one flavor.
@@ -137,6 +170,16 @@ impl Engine {
     #[must_use]
     pub fn max_memory(&self) -> usize {
         self.0.max_memory
+    }
+
+    /// The room for instances of one flavor, which every instance should take a place in before it is made.
+    #[must_use]
+    pub fn room(&self, flavor: Flavor) -> &Arc<Room> {
+        let [plain, concurrent] = &self.0.rooms;
+        match flavor {
+            Flavor::Plain => plain,
+            Flavor::Concurrent => concurrent,
+        }
     }
 
     /// Whether instances come from a pool; false when the machine's address space, or a limit on it, does not allow one.

@@ -4,6 +4,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use crate::spec::Exit;
+
 /// The stage of a workload's start that a fault belongs to, in the order in which the stages happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
@@ -73,6 +75,14 @@ pub enum Reason {
     HostError,
     /// It is stopping.
     Draining,
+    /// A service or a job has ended with an exit code of its own.
+    Error,
+    /// A service or a job used up its fuel.
+    OutOfFuel,
+    /// A service has ended well, and is not started again.
+    Completed,
+    /// A service or a job ended, and waits to be started again.
+    CrashLoopBackOff,
 }
 
 impl Reason {
@@ -104,6 +114,24 @@ impl Reason {
             Self::Trapped => "Trapped",
             Self::HostError => "HostError",
             Self::Draining => "Draining",
+            Self::Error => "Error",
+            Self::OutOfFuel => "OutOfFuel",
+            Self::Completed => "Completed",
+            Self::CrashLoopBackOff => "CrashLoopBackOff",
+        }
+    }
+}
+
+impl From<&Exit> for Reason {
+    fn from(exit: &Exit) -> Self {
+        match exit {
+            Exit::Completed => Self::Completed,
+            Exit::Error(_) => Self::Error,
+            Exit::Trapped(_) => Self::Trapped,
+            Exit::OutOfFuel => Self::OutOfFuel,
+            Exit::DeadlineExceeded => Self::DeadlineExceeded,
+            Exit::MemoryLimit(_) => Self::MemoryLimit,
+            Exit::HostError(_) => Self::HostError,
         }
     }
 }

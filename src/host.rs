@@ -6,6 +6,8 @@
 
 mod api;
 mod builder;
+mod compose;
+mod grants;
 mod link;
 pub mod observed;
 mod prepare;
@@ -25,7 +27,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::{
     engine::Engine,
-    plugin::HostPlugin,
+    plugin::{HostPlugin, Notice, wasi::VolumeStore},
     source::Fetcher,
     spec::{self, WorkloadId},
     wit::InterfaceId,
@@ -48,14 +50,22 @@ pub struct Host {
 
 /// What all supervisors use.
 struct Shared {
+    /// Tells hosts of one process apart.
+    number: u64,
     /// The workloads. A supervisor takes itself out when it ends.
     supervised: Mutex<HashMap<WorkloadId, Supervised>>,
     engine: Engine,
     fetcher: Fetcher,
     plugins: Vec<Arc<dyn HostPlugin>>,
+    /// Whether components may be granted ports of the machine's loopback.
+    host_loopback: bool,
+    blocked_networks: Arc<[spec::BlockedNetwork]>,
     /// All that components may import, for diagnosis.
     offers: Vec<InterfaceId>,
     changes: broadcast::Sender<WorkloadId>,
+    /// Where the workloads' volumes are.
+    volumes: Arc<VolumeStore>,
+    notices: broadcast::Sender<Notice>,
 }
 
 /// The host's end of a supervisor.
@@ -190,6 +200,13 @@ impl Host {
     #[must_use]
     pub fn changes(&self) -> broadcast::Receiver<WorkloadId> {
         self.shared.changes.subscribe()
+    }
+
+    /// What is noticed about workloads although nothing failed, from now on: a call that was denied, for example. A reader that
+    /// falls behind by some hundred loses the oldest.
+    #[must_use]
+    pub fn notices(&self) -> broadcast::Receiver<Notice> {
+        self.shared.notices.subscribe()
     }
 
     /// Follows one workload; none if the host does not know it. The sender ends when the workload has stopped.

@@ -9,6 +9,8 @@ pub mod oci;
 pub mod plugin;
 pub mod source;
 pub mod spec;
+#[cfg(any(feature = "oci", feature = "wasi-http"))]
+mod trust;
 pub mod types;
 #[cfg(feature = "washlet")]
 pub mod washlet;

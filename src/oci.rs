@@ -10,6 +10,7 @@
 //! manifests, and keeps one credential for each registry.
 
 mod auth;
+mod client;
 mod content;
 pub mod credentials;
 mod failure;

@@ -5,6 +5,8 @@
 //! [`Binding`], made from the workload's configuration; dropping it is the unbind. The *instance*: a [`Slot`], shared by all
 //! instances of a component and read by type, so that a host call costs no lookup by name. The *call*: the host function.
 
+mod notices;
+mod run;
 mod store;
 #[cfg(test)]
 #[cfg_attr(
@@ -17,6 +19,7 @@ mod store;
 )]
 pub(crate) mod testing;
 pub mod wasi;
+pub(crate) mod wasi_cli;
 #[cfg(feature = "wasi-config")]
 pub mod wasi_config;
 #[cfg(feature = "wasi-http")]
@@ -37,6 +40,8 @@ use crate::{
     wit::{InterfaceId, World},
 };
 
+pub use notices::{Notice, Notices};
+pub use run::{Run, RunState};
 pub use store::{Slots, StoreState, StoreTemplate};
 
 /// Per-component state of a plugin; a host call finds it by its type with [`StoreState::slot`].
@@ -46,7 +51,9 @@ pub type Slot = Arc<dyn Any + Send + Sync>;
 ///
 /// # Guarantees
 /// `start` runs once, before any workload. `bind` runs once for each generation of each workload that imports from, exports
-/// to or configures the plugin's [`world`](Self::world); `link` once for each component of it.
+/// to or configures the plugin's [`world`](Self::world). `link` runs at least once for each component that is used with the
+/// plugin, and its result is shared by all workloads that use the same bytes: what it defines may depend on what the
+/// component imports, and finds all that is a workload's own in its [`Slot`].
 pub trait HostPlugin: Send + Sync + 'static {
     /// A name for messages, unique in a host.
     fn id(&self) -> &'static str;
@@ -131,6 +138,8 @@ pub struct BindRequest<'a> {
     pub components: &'a [ComponentFacts],
     /// To be notified when [`Binding::fault`] may have changed.
     pub signal: Arc<Notify>,
+    /// Where to tell what the workload's owner should hear of.
+    pub notices: Notices,
 }
 
 /// A plugin's state for one generation of one workload. Dropping it undoes all that it did.
@@ -151,7 +160,22 @@ pub trait Binding: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Takes over what of the workload may change while it runs: its service port, and whether it may have its routes.
+    /// The generation serves from here on, and no other of the workload does: what runs by itself, rather than being called,
+    /// begins now.
+    fn run(&mut self) {}
+
+    /// How what runs by itself is doing. When that changes, the binding notifies the signal that it was bound with.
+    fn runs(&self) -> Vec<Run> {
+        Vec::new()
+    }
+
+    /// Whether the workload has done all that it is there for, and will do no more.
+    fn completed(&self) -> bool {
+        false
+    }
+
+    /// Takes over what of the workload may change while it runs: its service port, whether it may have its routes, and
+    /// whether its commands are held.
     fn update(&mut self, workload: &spec::Workload) {
         let _ = workload;
     }
@@ -180,11 +204,6 @@ pub struct Linked {
 }
 
 /// The ids that are written in these constants.
-#[cfg(any(
-    feature = "wasi-config",
-    feature = "wasi-http",
-    feature = "wasi-logging"
-))]
 fn interface_ids(names: &[&str]) -> Vec<InterfaceId> {
     // A name that is none would be missing from its plugin's world, which a test of that plugin sees.
     names.iter().filter_map(|name| name.parse().ok()).collect()

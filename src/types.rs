@@ -4,17 +4,22 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt,
+    num::NonZeroU32,
+    str::FromStr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use crate::{
     fault::{Fault, Reason, Stage},
-    spec::{self, AllowedHost},
+    spec::{self, AllowedHost, AllowedName, LoopbackPort},
     wit::InterfaceId,
 };
 
-pub use crate::spec::{Interface as WitInterface, Source};
+pub use crate::spec::{
+    Files, Interface as WitInterface, Mount, RestartPolicy, Reuse, Source, Volume, VolumeSource,
+};
 
 /// A workload: components that start and stop together.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -25,13 +30,13 @@ pub struct Workload {
     pub name: String,
     /// Anything that the embedder wants to keep with it; the host does not read it.
     pub annotations: HashMap<String, String>,
-    /// A long-running component. Not supported yet: a workload with one is refused.
+    /// A long-running component, which exports `wasi:cli/run`.
     pub service: Option<Service>,
     /// Its components, by unique name.
     pub components: Vec<Component>,
     /// Configuration of the host's interfaces, for example the route of an HTTP component.
     pub host_interfaces: Vec<WitInterface>,
-    /// Volumes. Not supported yet: a workload with one is refused.
+    /// Directories that components may mount, by unique name.
     pub volumes: Vec<Volume>,
 }
 
@@ -46,6 +51,10 @@ pub struct Component {
     pub local_resources: LocalResources,
     /// Most time for one request; none means the server's default.
     pub request_timeout: Option<Duration>,
+    /// How its instances are kept for further requests; none gives each request one of its own.
+    pub reuse: Option<Reuse>,
+    /// Most instances at a time; none means the server's default.
+    pub max_instances: Option<NonZeroU32>,
 }
 
 /// A long-running component of a workload.
@@ -55,8 +64,10 @@ pub struct Service {
     pub source: Source,
     /// What it is given.
     pub local_resources: LocalResources,
-    /// How often it is restarted.
-    pub max_restarts: u32,
+    /// How often it is started again at most, after it ended; none means as often as the policy says.
+    pub max_restarts: Option<u32>,
+    /// Whether it is started again; none means always. Waits grow from nothing over 10 s to 5 minutes.
+    pub restart_policy: Option<RestartPolicy>,
 }
 
 /// What a component is given beyond its imports.
@@ -70,13 +81,13 @@ pub struct LocalResources {
     pub environment: HashMap<String, String>,
     /// Hosts that it may call, in the grammar of [`AllowedHost`]; empty denies all.
     pub allowed_hosts: Vec<String>,
-}
-
-/// Storage that components may mount.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Volume {
-    /// Unique in its workload.
-    pub name: String,
+    /// The volumes that it sees as directories.
+    pub volume_mounts: Vec<Mount>,
+    /// Names that it may look up by `wasi:sockets`, in the grammar of [`AllowedName`]; empty denies all.
+    pub allowed_ip_name_lookups: Vec<String>,
+    /// Ports of the host's own loopback that it may connect to as `host.wasmcloud.internal`, in the grammar of
+    /// [`LoopbackPort`]; empty denies all.
+    pub allowed_host_loopback_ports: Vec<String>,
 }
 
 /// Asks a host to start a workload.
@@ -102,6 +113,8 @@ pub enum WorkloadState {
     Starting(Stage),
     /// It answers.
     Running,
+    /// It has done all that it is there for: its jobs have ended well.
+    Completed,
     /// It does not answer, and why.
     Failed(Fault),
     /// It finishes what is in flight.
@@ -135,11 +148,14 @@ impl Workload {
     /// # Errors
     /// [`Fault`] with reason `InvalidSpec` or `UnsupportedSpec`, naming the field.
     pub fn into_spec(self, id: spec::WorkloadId) -> Result<spec::Workload, Fault> {
-        if self.service.is_some() {
-            return Err(unsupported("service"));
-        }
-        if !self.volumes.is_empty() {
-            return Err(unsupported("volumes"));
+        for (index, volume) in self.volumes.iter().enumerate() {
+            let mut earlier = self.volumes.iter().take(index);
+            if volume.name.is_empty() || earlier.any(|other| other.name == volume.name) {
+                return Err(invalid(format!(
+                    "volumes[{index}].name \"{}\" is empty or taken; names are unique",
+                    volume.name
+                )));
+            }
         }
         let mut components: Vec<spec::Component> = Vec::with_capacity(self.components.len());
         for (index, component) in self.components.into_iter().enumerate() {
@@ -154,7 +170,13 @@ impl Workload {
                     component.name
                 )));
             }
-            components.push(component.into_spec(index)?);
+            components.push(component.into_spec(&format!("components[{index}]"), &self.volumes)?);
+        }
+        let mut commands = spec::Commands::default();
+        if let Some(service) = self.service {
+            commands.restart_policy = service.restart_policy;
+            let name = spec::service_name(components.iter().map(|c| &*c.name));
+            components.push(service.into_spec(name, &self.volumes)?);
         }
         Ok(spec::Workload {
             owner: id.clone(),
@@ -167,36 +189,79 @@ impl Workload {
                 .map_or(0, |d| d.as_secs().cast_signed()),
             components,
             interfaces: self.host_interfaces,
+            volumes: self.volumes,
+            memory_limit: None,
             grace: spec::DEFAULT_GRACE,
             service_port: None,
             behind_service: false,
             routes_withheld: None,
             stamp: 0,
+            commands,
         })
     }
 }
 
 impl Component {
-    fn into_spec(self, index: usize) -> Result<spec::Component, Fault> {
+    fn into_spec(self, path: &str, volumes: &[Volume]) -> Result<spec::Component, Fault> {
         let resources = self.local_resources;
-        let allowed_hosts = resources
-            .allowed_hosts
-            .iter()
-            .map(|text| {
-                text.parse::<AllowedHost>()
-                    .map_err(|e| invalid(format!("components[{index}].allowed_hosts: {e}")))
-            })
-            .collect::<Result<_, _>>()?;
+        let mounts = &resources.volume_mounts;
+        if let Some((mount, field, problem)) = spec::mount_problems(volumes, mounts).first() {
+            return Err(invalid(format!(
+                "{path}.local_resources.volume_mounts[{mount}].{field}: {problem}"
+            )));
+        }
+        let at = |field: &str| format!("{path}.{field}");
+        let allowed_hosts = parsed::<AllowedHost>(&at("allowed_hosts"), &resources.allowed_hosts)?;
+        let allowed_names = parsed::<AllowedName>(
+            &at("allowed_ip_name_lookups"),
+            &resources.allowed_ip_name_lookups,
+        )?;
+        let loopback_ports = parsed::<LoopbackPort>(
+            &at("allowed_host_loopback_ports"),
+            &resources.allowed_host_loopback_ports,
+        )?;
         Ok(spec::Component {
             name: Arc::from(self.name),
             source: self.source,
             config: sorted(resources.config),
             environment: sorted(resources.environment),
             allowed_hosts,
+            allowed_names,
+            loopback_ports,
             memory_limit: resources.memory_limit,
             request_timeout: self.request_timeout,
+            reuse: self.reuse,
+            max_instances: self.max_instances,
+            mounts: resources.volume_mounts,
+            role: spec::Role::Component,
         })
     }
+}
+
+impl Service {
+    fn into_spec(self, name: String, volumes: &[Volume]) -> Result<spec::Component, Fault> {
+        let component = Component {
+            name,
+            source: self.source,
+            local_resources: self.local_resources,
+            ..Component::default()
+        };
+        Ok(spec::Component {
+            role: spec::Role::Service {
+                max_restarts: self.max_restarts,
+            },
+            ..component.into_spec("service", volumes)?
+        })
+    }
+}
+
+/// The entries of one list, or what is wrong with the first wrong one.
+fn parsed<T: FromStr<Err: fmt::Display>>(field: &str, texts: &[String]) -> Result<Vec<T>, Fault> {
+    let one = |(index, text): (usize, &String)| {
+        text.parse()
+            .map_err(|error| invalid(format!("{field}[{index}]: {error}")))
+    };
+    texts.iter().enumerate().map(one).collect()
 }
 
 fn sorted(map: HashMap<String, String>) -> BTreeMap<String, String> {
@@ -205,12 +270,4 @@ fn sorted(map: HashMap<String, String>) -> BTreeMap<String, String> {
 
 fn invalid(message: String) -> Fault {
     Fault::new(Stage::Accept, Reason::InvalidSpec, message)
-}
-
-fn unsupported(field: &str) -> Fault {
-    Fault::new(
-        Stage::Accept,
-        Reason::UnsupportedSpec,
-        format!("{field} is not supported by this version; remove it"),
-    )
 }

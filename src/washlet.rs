@@ -21,4 +21,4 @@ pub mod status;
 pub mod types;
 
 pub use client::ClientError;
-pub use standard::SetupError;
+pub use standard::{Http, MaxBody, SetupError};

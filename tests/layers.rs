@@ -15,7 +15,7 @@ use std::{
 /// The layers, lowest first. This table is the only statement of the rule.
 const LAYERS: [&[&str]; 7] = [
     &["wit", "spec"],
-    &["fault", "content"],
+    &["fault", "content", "trust"],
     &["oci", "engine"],
     &["source", "types"],
     &["plugin"],

@@ -45,6 +45,8 @@ pub struct AgentOptions {
     pub rights: Option<String>,
     /// The state of an earlier agent; by default a new folder.
     pub state_dir: Option<PathBuf>,
+    /// The binary, in place of [`binary`].
+    pub binary: Option<PathBuf>,
     /// Further arguments.
     pub args: Vec<String>,
     /// Further environment.
@@ -131,7 +133,7 @@ impl Agent {
         let log = dir.join("agent.log");
         namespace.print_on_failure(log.clone());
         let start = Start {
-            binary: binary()?,
+            binary: options.binary.map_or_else(binary, Ok)?,
             node,
             args,
             env: options.env,

@@ -26,6 +26,7 @@
 //! and leave the logs of all servers in a folder that is named. This crate drives the product through its binary and the Kubernetes API; it does not link the library.
 
 pub mod agent;
+pub mod bench;
 pub mod cache;
 pub mod chart;
 pub mod cluster;

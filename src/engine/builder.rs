@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use super::{Engine, Flavor, Inner, cache::Cache, compile::Compiler, config, ticker};
+use super::{Engine, Flavor, Inner, Room, cache::Cache, compile::Compiler, config, ticker};
 
 /// Whether instances come from a pool of slots that are mapped ahead of time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -84,7 +84,7 @@ impl EngineBuilder {
         self
     }
 
-    /// Most instances at a time, for each [`Flavor`]. An instance beyond it cannot be made.
+    /// Most instances at a time, for each [`Flavor`]. Whoever needs one more waits.
     ///
     /// In the pool, an instance that has once been used keeps what it dirtied (at most about 1.1 MiB, see
     /// [`EngineBuilder::build`]) for the next one; so at most about `max_instances × 1.1 MiB` for each flavor, and in
@@ -140,6 +140,7 @@ impl EngineBuilder {
             plain: plain.engine,
             concurrent: concurrent.engine,
             max_memory: usize::try_from(self.max_memory).unwrap_or(usize::MAX),
+            rooms: [(); 2].map(|()| Arc::new(Room::new(self.max_instances))),
             compiler,
         })))
     }

@@ -1,4 +1,5 @@
-//! From bytes to machine code: once for each digest, on threads of their own, through the cache on disk.
+//! From bytes to machine code: once for each digest, on threads of their own, through the cache on disk. Components that are
+//! linked to each other are one component here, with a digest of its own.
 
 use std::{
     collections::HashMap,
@@ -20,12 +21,15 @@ use wasmtime::component::Component;
 use super::{
     Compiled, CompiledParts, Engine, Flavor,
     cache::Cache,
+    compose::Composition,
     inspect::{self, Preamble},
+    memo::Memo,
 };
 use crate::{
-    content::{Content, Fetched},
+    content::Content,
     fault::{Class, Fault, Reason, Stage},
     spec::{Digest, Source},
+    wit::World,
 };
 
 /// Bytes could not be made a component that runs. Every variant but [`CompileError::Unreadable`] and
@@ -60,6 +64,31 @@ pub enum CompileError {
         #[source]
         source: Arc<io::Error>,
     },
+    /// One of the components of a composition is at fault.
+    #[error("{error}")]
+    Part {
+        /// The part, by its index.
+        index: usize,
+        /// What is wrong with it.
+        error: Box<CompileError>,
+    },
+    /// What one component exports is not what the other one imports by that name.
+    #[error("its import {import} is not what the export {export} gives: {why}")]
+    Unfit {
+        /// The part that imports, by its index.
+        importer: usize,
+        /// The part that exports, by its index.
+        exporter: usize,
+        /// The import's name.
+        import: String,
+        /// The export's name.
+        export: String,
+        /// How they differ.
+        why: String,
+    },
+    /// The components cannot be linked into one.
+    #[error("the components cannot be linked into one: {0}")]
+    Uncomposable(String),
     /// The process is ending.
     #[error("the compile was given up because the process is ending")]
     Cancelled,
@@ -72,6 +101,8 @@ impl CompileError {
         match self {
             Self::Empty | Self::NotWasm { .. } | Self::CoreModule => Reason::NotAComponent,
             Self::Refused(_) | Self::Unreadable { .. } | Self::Cancelled => Reason::CompileFailed,
+            Self::Unfit { .. } | Self::Uncomposable(_) => Reason::ImportNotSatisfied,
+            Self::Part { error, .. } => error.reason(),
         }
     }
 
@@ -80,7 +111,15 @@ impl CompileError {
     pub const fn class(&self) -> Class {
         match self {
             Self::Unreadable { .. } | Self::Cancelled => Class::Retry,
+            Self::Part { error, .. } => error.class(),
             _ => Class::Terminal,
+        }
+    }
+
+    const fn stage(&self) -> Stage {
+        match self {
+            Self::Unfit { .. } | Self::Uncomposable(_) => Stage::Link,
+            _ => Stage::Compile,
         }
     }
 
@@ -95,7 +134,7 @@ impl CompileError {
             "component \"{name}\" ({}): {self}{cause}",
             source.describe()
         );
-        Fault::new(Stage::Compile, self.reason(), message)
+        Fault::new(self.stage(), self.reason(), message)
             .class(self.class())
             .of_component(name.clone())
     }
@@ -134,18 +173,18 @@ impl Compiler {
         })
     }
 
-    /// The component of these bytes: the one that is in memory, the one that is being compiled, or a new one.
-    pub async fn compile(&self, engine: Engine, fetched: Fetched) -> Outcome {
+    /// The component of this digest: the one that is in memory, the one that is being compiled, or a new one.
+    pub async fn compile(&self, engine: Engine, digest: Digest, input: Input) -> Outcome {
         let flight = {
             let mut known = lock(&self.known);
-            if let Some(parts) = known.live.get(&fetched.digest).and_then(Weak::upgrade) {
+            if let Some(parts) = known.live.get(&digest).and_then(Weak::upgrade) {
                 return Ok(Compiled(parts));
             }
-            match known.flights.get(&fetched.digest) {
+            match known.flights.get(&digest) {
                 Some(flight) => flight.clone(),
                 None => {
-                    let flight = self.start(engine, fetched.clone());
-                    known.flights.insert(fetched.digest, flight.clone());
+                    let flight = self.start(engine, digest.clone(), input);
+                    known.flights.insert(digest, flight.clone());
                     flight
                 }
             }
@@ -154,17 +193,23 @@ impl Compiler {
     }
 
     /// Starts a compile as a task of its own, which therefore ends even if nobody waits for it any more.
-    fn start(&self, engine: Engine, fetched: Fetched) -> Shared<BoxFuture<'static, Outcome>> {
+    fn start(
+        &self,
+        engine: Engine,
+        digest: Digest,
+        input: Input,
+    ) -> Shared<BoxFuture<'static, Outcome>> {
         let job = Job {
             engine,
-            fetched,
+            digest,
+            input,
             cache: self.cache.clone(),
             threads: self.threads.clone(),
             permits: self.permits.clone(),
         };
         let known = self.known.clone();
         let task = tokio::spawn(async move {
-            let digest = job.fetched.digest.clone();
+            let digest = job.digest.clone();
             let outcome = job.run().await;
             let mut known = lock(&known);
             known.flights.remove(&digest);
@@ -180,10 +225,29 @@ impl Compiler {
     }
 }
 
+/// What is compiled.
+#[derive(Clone)]
+pub(super) enum Input {
+    /// A component as it was fetched.
+    One(Content),
+    /// Components that are linked into one.
+    Many(Arc<Composition>),
+}
+
+impl Input {
+    fn bytes(&self) -> Result<Bytes, CompileError> {
+        match self {
+            Self::One(content) => component_bytes(content),
+            Self::Many(composition) => composition.bytes().map(Bytes::from),
+        }
+    }
+}
+
 /// One compile.
 struct Job {
     engine: Engine,
-    fetched: Fetched,
+    digest: Digest,
+    input: Input,
     cache: Option<Cache>,
     threads: Arc<ThreadPool>,
     permits: Arc<Semaphore>,
@@ -193,12 +257,12 @@ impl Job {
     async fn run(self) -> Outcome {
         let Self {
             engine,
-            fetched,
+            digest,
+            input,
             cache,
             threads,
             permits,
         } = self;
-        let digest = fetched.digest.clone();
         if let Some(cache) = cache.clone() {
             let (engine, wanted) = (engine.clone(), digest.clone());
             // Not on the compiler's threads: what is cached must not wait for what is not.
@@ -215,7 +279,7 @@ impl Job {
         threads.spawn(move || {
             // A panic of the compiler is this component's failure, not the process'.
             let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
-                compile(&engine, &fetched, cache.as_ref())
+                compile(&engine, digest, &input, cache.as_ref())
             }));
             drop(permit);
             let _ = sender.send(outcome.unwrap_or_else(|_| {
@@ -250,33 +314,52 @@ fn load_cached(cache: &Cache, engine: &Engine, digest: &Digest) -> Option<(Compo
 }
 
 /// Compiles and caches.
-fn compile(engine: &Engine, fetched: &Fetched, cache: Option<&Cache>) -> Outcome {
-    let bytes = read(&fetched.content)?;
-    match inspect::preamble(&bytes) {
-        Preamble::Component => {}
-        Preamble::Module => return Err(CompileError::CoreModule),
-        Preamble::Other if bytes.is_empty() => return Err(CompileError::Empty),
-        Preamble::Other => {
-            let start = bytes.get(..bytes.len().min(16)).unwrap_or_default();
-            return Err(CompileError::NotWasm {
-                start: start.escape_ascii().to_string(),
-            });
-        }
-    }
+fn compile(engine: &Engine, digest: Digest, input: &Input, cache: Option<&Cache>) -> Outcome {
+    let bytes = input.bytes()?;
     let flavor = inspect::flavor(&bytes);
-    let component = Component::new(engine.wasmtime(flavor), &bytes)
-        .map_err(|error| CompileError::Refused(format!("{error:#}")))?;
+    let component = Component::new(engine.wasmtime(flavor), &bytes).map_err(|error| {
+        let why = format!("{error:#}");
+        match input {
+            Input::One(_) => CompileError::Refused(why),
+            // Each part is valid by itself.
+            Input::Many(_) => CompileError::Uncomposable(why),
+        }
+    })?;
     let cached = cache.and_then(|cache| {
-        let path = cache.path(&fetched.digest, flavor, engine.wasmtime(flavor));
+        let path = cache.path(&digest, flavor, engine.wasmtime(flavor));
         Cache::store(&path, &component)
             .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "machine code is not cached"))
             .ok()
     });
-    Ok(finish(
-        fetched.digest.clone(),
-        cached.unwrap_or(component),
-        flavor,
-    ))
+    Ok(finish(digest, cached.unwrap_or(component), flavor))
+}
+
+/// What these bytes import and export, without compiling them.
+///
+/// # Errors
+/// As compiling them would fail on their form.
+pub(super) async fn inspect(content: Content) -> Result<World, CompileError> {
+    blocking(move || {
+        let bytes = component_bytes(&content)?;
+        inspect::names(&bytes).map_err(CompileError::Refused)
+    })
+    .await?
+}
+
+/// The bytes, if they begin as a component does.
+pub(super) fn component_bytes(content: &Content) -> Result<Bytes, CompileError> {
+    let bytes = read(content)?;
+    match inspect::preamble(&bytes) {
+        Preamble::Component => Ok(bytes),
+        Preamble::Module => Err(CompileError::CoreModule),
+        Preamble::Other if bytes.is_empty() => Err(CompileError::Empty),
+        Preamble::Other => {
+            let start = bytes.get(..bytes.len().min(16)).unwrap_or_default();
+            Err(CompileError::NotWasm {
+                start: start.escape_ascii().to_string(),
+            })
+        }
+    }
 }
 
 fn read(content: &Content) -> Result<Bytes, CompileError> {
@@ -301,6 +384,7 @@ fn finish(digest: Digest, component: Component, flavor: Flavor) -> Compiled {
         world: Arc::new(world),
         bare_names,
         flavor,
+        memo: Memo::default(),
     }))
 }
 

@@ -121,6 +121,48 @@ fn canonical_is_async(function: &CanonicalFunction) -> bool {
     }
 }
 
+/// Most imports, and most exports, of a component whose bytes are inspected: what is done with them may take their product,
+/// and components of languages that import everything that there is have about fifty.
+const MAX_NAMES: usize = 200;
+
+/// The interfaces that a component's bytes say it imports and exports. The rest of the bytes is not looked at, and may be
+/// broken.
+///
+/// # Errors
+/// The text says what is wrong.
+pub(super) fn names(bytes: &[u8]) -> Result<World, String> {
+    let world = names_of(bytes).map_err(|error| error.to_string())?;
+    match world.imports.len().max(world.exports.len()) {
+        0..=MAX_NAMES => Ok(world),
+        many => Err(format!(
+            "it imports or exports {many} interfaces, more than the {MAX_NAMES} that components of one workload may"
+        )),
+    }
+}
+
+fn names_of(bytes: &[u8]) -> wasmparser::Result<World> {
+    let mut world = World::default();
+    let mut depth = 0_u32;
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload? {
+            Payload::Version { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentImportSection(imports) if depth == 1 => {
+                for import in imports {
+                    world.imports.extend(import?.name.name.parse());
+                }
+            }
+            Payload::ComponentExportSection(exports) if depth == 1 => {
+                for export in exports {
+                    world.exports.extend(export?.name.name.parse());
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(world)
+}
+
 /// The interfaces that a compiled component imports and exports, and the names that are none.
 pub(super) fn world(component: &Component) -> (World, Vec<String>) {
     let ty = component.component_type();

@@ -1,16 +1,72 @@
-//! How much memory one instance may have.
+//! How much memory one instance may have, and all instances of a workload together.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use wasmtime::ResourceLimiter;
+
+/// The linear memory of all instances of a workload together, whichever generation they are of.
+#[derive(Debug, Default)]
+pub struct SharedMemory {
+    used: AtomicUsize,
+}
+
+impl SharedMemory {
+    /// Linear memory in use, in bytes.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Takes memory, unless there would be more than `limit` in use.
+    fn take(&self, bytes: usize, limit: usize) -> bool {
+        // Only the sum matters; nothing else is told by it.
+        self.used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                used.checked_add(bytes).filter(|after| *after <= limit)
+            })
+            .is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
 
 /// The limits of one store, and whether it ran into them.
 ///
 /// The limit is on the sum of all linear memories of the store. A guest that asks for more is told so as WebAssembly does
 /// (`memory.grow` returns -1); what it makes of that, usually a trap, is then known to be for lack of memory.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct InstanceLimits {
     max_memory: usize,
+    /// What the workload's instances share, and its limit in bytes.
+    workload: Option<(Arc<SharedMemory>, usize)>,
     used: usize,
-    refused: bool,
+    refused: Option<Refusal>,
+}
+
+/// Which limit was in the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// That of one instance, in bytes.
+    Instance(usize),
+    /// That of all instances of the workload together, in bytes.
+    Workload(usize),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Instance(bytes) => write!(f, "limit {bytes} bytes"),
+            Self::Workload(bytes) => write!(f, "limit {bytes} bytes of the whole workload"),
+        }
+    }
 }
 
 impl InstanceLimits {
@@ -22,14 +78,44 @@ impl InstanceLimits {
     pub const fn new(max_memory: usize) -> Self {
         Self {
             max_memory,
+            workload: None,
             used: 0,
-            refused: false,
+            refused: None,
         }
+    }
+
+    /// The same, and at most `limit` bytes with all others that share the count.
+    #[must_use]
+    pub fn within(mut self, shared: Arc<SharedMemory>, limit: usize) -> Self {
+        self.workload = Some((shared, limit));
+        self
+    }
+
+    /// The same limits for another store, of which nothing is used.
+    #[must_use]
+    pub fn fresh(&self) -> Self {
+        Self {
+            max_memory: self.max_memory,
+            workload: self.workload.clone(),
+            used: 0,
+            refused: None,
+        }
+    }
+
+    /// Begins with the next call: what an earlier one was refused is forgotten.
+    pub const fn renew(&mut self) {
+        self.refused = None;
     }
 
     /// Whether memory was refused.
     #[must_use]
     pub const fn was_refused(&self) -> bool {
+        self.refused.is_some()
+    }
+
+    /// The limit by which memory was last refused.
+    #[must_use]
+    pub const fn refusal(&self) -> Option<Refusal> {
         self.refused
     }
 
@@ -58,13 +144,18 @@ impl ResourceLimiter for InstanceLimits {
             return Ok(false);
         }
         let after = self.used.saturating_sub(current).saturating_add(desired);
-        let granted = after <= self.max_memory;
-        if granted {
-            self.used = after;
-        } else {
-            self.refused = true;
+        if after > self.max_memory {
+            self.refused = Some(Refusal::Instance(self.max_memory));
+            return Ok(false);
         }
-        Ok(granted)
+        if let Some((shared, limit)) = &self.workload
+            && !shared.take(after.saturating_sub(self.used), *limit)
+        {
+            self.refused = Some(Refusal::Workload(*limit));
+            return Ok(false);
+        }
+        self.used = after;
+        Ok(true)
     }
 
     fn table_growing(
@@ -77,9 +168,36 @@ impl ResourceLimiter for InstanceLimits {
     }
 }
 
+impl Drop for InstanceLimits {
+    fn drop(&mut self) {
+        if let Some((shared, _)) = &self.workload {
+            shared.give_back(self.used);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_workload_shares_its_memory() {
+        let shared = Arc::new(SharedMemory::default());
+        let template = InstanceLimits::new(10).within(shared.clone(), 12);
+        let (mut one, mut two) = (template.fresh(), template.fresh());
+        assert!(one.memory_growing(0, 8, None).unwrap());
+        assert!(!two.memory_growing(0, 5, None).unwrap());
+        assert_eq!(two.refusal(), Some(Refusal::Workload(12)));
+        assert!(two.memory_growing(0, 4, None).unwrap());
+        assert!(!one.memory_growing(8, 11, None).unwrap());
+        assert_eq!(one.refusal(), Some(Refusal::Instance(10)));
+        assert_eq!(shared.used(), 12);
+        drop(one);
+        assert_eq!(shared.used(), 4);
+        assert!(two.memory_growing(4, 10, None).unwrap(), "room again");
+        drop((two, template));
+        assert_eq!(shared.used(), 0);
+    }
 
     #[test]
     fn all_memories_of_a_store_count() {

@@ -102,10 +102,7 @@ impl HostApi for Host {
                 self.remove_and_wait(id).await;
                 Err(HostApiError::Failed(fault))
             }
-            Progress::Running => Ok(WorkloadStatus {
-                workload_id: id.to_owned(),
-                state: WorkloadState::Running,
-            }),
+            Progress::Running | Progress::Completed => self.workload_status(id).await,
             _ => Err(HostApiError::Stopped),
         }
     }
@@ -147,6 +144,7 @@ fn state(observed: Observed) -> WorkloadState {
     match observed.progress {
         Progress::Working(stage) => WorkloadState::Starting(stage),
         Progress::Running => WorkloadState::Running,
+        Progress::Completed => WorkloadState::Completed,
         Progress::Failed { fault, .. } => WorkloadState::Failed(fault),
         Progress::Draining | Progress::Stopped => WorkloadState::Stopping,
     }

@@ -2,7 +2,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, atomic::AtomicU64},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::SystemTime,
 };
 
@@ -11,10 +15,18 @@ use tokio::sync::broadcast;
 use super::{CHANGES, Host, Shared};
 use crate::{
     engine::{Engine, EngineError},
-    plugin::{HostPlugin, PluginStartError, wasi},
+    plugin::{
+        HostPlugin, Notices, PluginStartError,
+        wasi::{self, VolumeStore, VolumesError},
+        wasi_cli::WasiCli,
+    },
     source::Fetcher,
+    spec::BlockedNetwork,
     wit::InterfaceId,
 };
+
+/// Hosts that were built so far in this process, by which they are told apart.
+static HOSTS: AtomicU64 = AtomicU64::new(0);
 
 /// Collects what a host is made of.
 ///
@@ -26,6 +38,10 @@ pub struct HostBuilder {
     engine: Option<Engine>,
     fetcher: Fetcher,
     plugins: Vec<Arc<dyn HostPlugin>>,
+    volumes_dir: Option<PathBuf>,
+    host_path_roots: Vec<PathBuf>,
+    host_loopback: bool,
+    blocked_networks: Vec<BlockedNetwork>,
 }
 
 /// A host cannot be built from these parts.
@@ -57,12 +73,17 @@ pub enum StartError {
     /// A plugin could not open what it needs.
     #[error(transparent)]
     Plugin(#[from] PluginStartError),
+    /// The workloads' volumes cannot be set up.
+    #[error(transparent)]
+    Volumes(#[from] VolumesError),
 }
 
 /// A host that is put together but holds nothing of the machine yet.
 pub struct UnstartedHost {
     id: String,
     shared: Shared,
+    volumes_dir: Option<PathBuf>,
+    host_path_roots: Vec<PathBuf>,
 }
 
 impl HostBuilder {
@@ -90,6 +111,38 @@ impl HostBuilder {
     #[must_use]
     pub fn with_fetcher(mut self, fetcher: Fetcher) -> Self {
         self.fetcher = fetcher;
+        self
+    }
+
+    /// Keeps the workloads' volumes in this directory, which is made (with mode 0700) if it does not exist; by default in a
+    /// temporary one. Several hosts may share it. What one of them leaves behind when it is killed, the next one removes.
+    #[must_use]
+    pub fn with_volumes_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.volumes_dir = Some(directory.into());
+        self
+    }
+
+    /// Allows `hostPath` volumes below this directory of the machine, with all symbolic links followed. By default none are
+    /// allowed. May be called several times.
+    #[must_use]
+    pub fn with_host_path_root(mut self, root: impl Into<PathBuf>) -> Self {
+        self.host_path_roots.push(root.into());
+        self
+    }
+
+    /// Networks that no socket of a component may connect to, whatever was granted; for calls by `wasi:http` it is
+    /// [`HttpServer::block_networks`](crate::plugin::wasi_http::HttpServer::block_networks).
+    #[must_use]
+    pub fn with_blocked_networks(mut self, networks: Vec<BlockedNetwork>) -> Self {
+        self.blocked_networks = networks;
+        self
+    }
+
+    /// Lets components connect to the machine's own loopback, at the ports that they name in `allowedHostLoopbackPorts`. By
+    /// default a workload that names any is refused: what listens there is rarely made for strangers.
+    #[must_use]
+    pub fn allow_host_loopback(mut self, allow: bool) -> Self {
+        self.host_loopback = allow;
         self
     }
 
@@ -136,15 +189,24 @@ impl HostBuilder {
         offers.extend(self.plugins.iter().flat_map(|p| p.world().imports));
         offers.sort();
         let (changes, _) = broadcast::channel(CHANGES);
+        let mut plugins = self.plugins;
+        plugins.push(Arc::new(WasiCli::default()));
         Ok(UnstartedHost {
             id: self.id.unwrap_or_else(machine_name),
+            volumes_dir: self.volumes_dir,
+            host_path_roots: self.host_path_roots,
             shared: Shared {
+                number: HOSTS.fetch_add(1, Ordering::Relaxed),
                 supervised: Mutex::default(),
                 engine,
                 fetcher: self.fetcher,
-                plugins: self.plugins,
+                plugins,
+                host_loopback: self.host_loopback,
+                blocked_networks: self.blocked_networks.into(),
                 offers,
                 changes,
+                volumes: Arc::default(),
+                notices: Notices::channel(),
             },
         })
     }
@@ -155,8 +217,10 @@ impl UnstartedHost {
     /// workloads' supervisors.
     ///
     /// # Errors
-    /// [`StartError::Plugin`], for example for a port that is taken.
-    pub async fn start(self) -> Result<Arc<Host>, StartError> {
+    /// [`StartError`], for example for a port that is taken.
+    pub async fn start(mut self) -> Result<Arc<Host>, StartError> {
+        let volumes = VolumeStore::open(self.volumes_dir.as_deref(), &self.host_path_roots)?;
+        self.shared.volumes = Arc::new(volumes);
         for plugin in &self.shared.plugins {
             plugin.start().await?;
         }

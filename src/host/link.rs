@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use tokio::sync::Notify;
-use wasmtime::component::Linker;
+use wasmtime::component::InstancePre;
 
 use super::Shared;
 use crate::{
     engine::Compiled,
     fault::{Fault, Reason, Stage},
     plugin::{
-        BindRequest, Binding, ComponentFacts, HostPlugin, Linked, Slots, StoreState, StoreTemplate,
-        wasi,
+        BindRequest, Binding, ComponentFacts, HostPlugin, Linked, Notices, StoreState,
+        StoreTemplate,
+        wasi::{self, Kept},
+        wasi_cli,
     },
     spec,
     wit::{InterfaceId, World},
@@ -29,6 +31,7 @@ pub(super) async fn link(
     workload: &spec::Workload,
     compiled: &[Compiled],
     signal: &Arc<Notify>,
+    kept: &Kept,
 ) -> Result<Parts, Fault> {
     let facts: Vec<ComponentFacts> = workload
         .components
@@ -41,11 +44,13 @@ pub(super) async fn link(
         })
         .collect();
     check_entries(&shared.offers, &shared.plugins, workload)?;
+    check_loopback(shared.host_loopback, workload)?;
     for (component, own) in workload.components.iter().zip(&facts) {
-        check_imports(&shared.offers, component, own, &facts)?;
-        check_exports(component, own, &shared.plugins)?;
+        check_imports(&shared.offers, component, own)?;
+        check_exports(component, own)?;
     }
 
+    let kept = kept.slots(workload, &facts).await?;
     let mut bound: Vec<Bound<'_>> = Vec::new();
     for plugin in shared
         .plugins
@@ -62,28 +67,45 @@ pub(super) async fn link(
                 .collect(),
             components: &facts,
             signal: signal.clone(),
+            notices: Notices::new(workload, &shared.notices),
         };
         bound.push((plugin, plugin.bind(request).await?));
     }
 
+    let network = wasi::Network::new(shared.blocked_networks.clone());
     let mut linked = Vec::with_capacity(facts.len());
-    for ((component, compiled), facts) in workload.components.iter().zip(compiled).zip(facts) {
-        let mut linker = shared.engine.linker(compiled.flavor);
-        wasi::link(&mut linker, &facts).map_err(|error| unlinkable(component, &error))?;
-        for (plugin, _) in &bound {
-            if uses(&facts, &plugin.world()) {
-                plugin
-                    .link(&mut linker, &facts)
-                    .map_err(|error| unlinkable(component, &error))?;
-            }
-        }
+    let parts = workload
+        .components
+        .iter()
+        .zip(compiled)
+        .zip(facts)
+        .zip(kept);
+    for (((component, compiled), facts), kept) in parts {
+        let pre = instantiable(shared, component, compiled, &facts, &bound)?;
         let slots = bound
             .iter()
             .filter_map(|(_, binding)| binding.slot(&component.name))
+            .chain(kept)
             .collect();
-        linked.push(instantiable(
-            shared, workload, component, compiled, facts, &linker, slots,
-        )?);
+        let role = if component.is_service() {
+            wasi::Role::Service
+        } else {
+            wasi::Role::Component
+        };
+        let template = StoreTemplate::new(
+            &shared.engine,
+            workload,
+            component,
+            compiled,
+            slots,
+            &network,
+            role,
+        );
+        linked.push(Linked {
+            facts,
+            pre,
+            template: Arc::new(template),
+        });
     }
     Ok((
         bound.into_iter().map(|(_, binding)| binding).collect(),
@@ -91,29 +113,28 @@ pub(super) async fn link(
     ))
 }
 
-/// The last type check, by Wasmtime itself.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the parts of one component, used once"
-)]
+/// The component with its imports resolved, and the last type check by Wasmtime itself: once for all workloads that use the
+/// same bytes with the same plugins, since what a plugin defines is the same for each of them.
 fn instantiable(
     shared: &Shared,
-    workload: &spec::Workload,
     component: &spec::Component,
     compiled: &Compiled,
-    facts: ComponentFacts,
-    linker: &Linker<StoreState>,
-    slots: Slots,
-) -> Result<Linked, Fault> {
-    let pre = linker
-        .instantiate_pre(&compiled.component)
-        .map_err(|error| unlinkable(component, &error))?;
-    let template = StoreTemplate::new(&shared.engine, workload, component, compiled, slots);
-    Ok(Linked {
-        facts,
-        pre,
-        template: Arc::new(template),
-    })
+    facts: &ComponentFacts,
+    bound: &[Bound<'_>],
+) -> Result<InstancePre<StoreState>, Fault> {
+    let plugins = bound.iter().map(|(plugin, _)| *plugin);
+    let plugins: Vec<_> = plugins.filter(|p| uses(facts, &p.world())).collect();
+    let ids: Vec<&'static str> = plugins.iter().map(|plugin| plugin.id()).collect();
+    let link = || {
+        let mut linker = shared.engine.linker(compiled.flavor);
+        wasi::link(&mut linker, facts)?;
+        for plugin in plugins {
+            plugin.link(&mut linker, facts)?;
+        }
+        linker.instantiate_pre(&compiled.component)
+    };
+    let linked = compiled.memo.get_or_make((shared.number, &ids), link);
+    linked.map_err(|error| unlinkable(component, &error))
 }
 
 /// Whether a component imports or exports anything of a plugin's world.
@@ -205,6 +226,27 @@ fn check_entries(
     Ok(())
 }
 
+/// The host's own loopback is opened by the workload and the operator together.
+fn check_loopback(allowed: bool, workload: &spec::Workload) -> Result<(), Fault> {
+    for (index, component) in workload.components.iter().enumerate() {
+        let refuse = |reason, what: String| {
+            let field = "localResources.allowedHostLoopbackPorts";
+            let message = format!("spec.components[{index}].{field}: {what}");
+            Err(Fault::new(Stage::Link, reason, message).of_component(component.name.clone()))
+        };
+        let ports = &component.loopback_ports;
+        if let Some(port) = ports.iter().find(|p| p.protocol == spec::Protocol::Udp) {
+            let what = format!("`{port}` is UDP, which this version does not have; remove it");
+            return refuse(Reason::UnsupportedSpec, what);
+        }
+        if !allowed && !ports.is_empty() {
+            let what = "this host keeps its loopback to itself; remove the ports, or start the host with --allow-host-loopback";
+            return refuse(Reason::Forbidden, what.to_owned());
+        }
+    }
+    Ok(())
+}
+
 /// An HTTP component is configured as `incoming-handler` or `handler`, whichever version it exports.
 fn known_as(interface: &str, entry: &str) -> bool {
     const HANDLERS: [&str; 2] = ["incoming-handler", "handler"];
@@ -216,57 +258,74 @@ fn check_imports(
     offers: &[InterfaceId],
     component: &spec::Component,
     facts: &ComponentFacts,
-    all: &[ComponentFacts],
 ) -> Result<(), Fault> {
-    let missing: Vec<String> = facts
-        .world
-        .imports
-        .iter()
+    let missing = facts.world.imports.iter();
+    let missing: Vec<&InterfaceId> = missing
         .filter(|import| !offers.iter().any(|offer| import.served_by(offer)))
-        .map(|import| {
-            let sibling = all.iter().find(|other| other.name != component.name && other.exports(import));
-            match (sibling, import.nearest(offers)) {
-                (Some(other), _) => {
-                    format!("{import} (component \"{}\" exports it, but components are not linked to each other yet)", other.name)
-                }
-                (None, Some(offer)) => format!("{import} (the nearest offer is {offer})"),
-                (None, None) => format!("{import} (the host offers nothing of {}:{})", import.namespace, import.package),
-            }
-        })
         .collect();
-    if missing.is_empty() {
-        return Ok(());
+    match missing.as_slice() {
+        [] => Ok(()),
+        missing => Err(unmet(component, missing, offers, [])),
     }
-    let what = format!(
-        "imports what nobody offers: {}; build it against an offered version, or use a host with a plugin for it",
-        missing.join(", ")
-    );
-    Err(refused(component, Reason::ImportNotSatisfied, &what))
 }
 
-/// A command that nobody would run is refused rather than reported as running.
-fn check_exports(
+/// Imports that nobody serves: neither the host, nor another component of the workload, given with what it exports.
+pub(super) fn unmet<'a>(
     component: &spec::Component,
-    facts: &ComponentFacts,
-    plugins: &[Arc<dyn HostPlugin>],
-) -> Result<(), Fault> {
-    let exports = &facts.world.exports;
-    let called = plugins
-        .iter()
-        .flat_map(|p| p.world().exports)
-        .any(|id| facts.exports(&id));
-    let command = exports
-        .iter()
-        .find(|e| e.namespace == "wasi" && e.package == "cli" && e.interface == "run");
-    match command {
-        Some(run) if !called => {
-            let what = format!(
-                "exports only {run}: services and jobs are not supported yet; export wasi:http/incoming-handler to be called over HTTP"
-            );
-            Err(refused(component, Reason::UnsupportedSpec, &what))
+    missing: &[&InterfaceId],
+    offers: &[InterfaceId],
+    siblings: impl IntoIterator<Item = (&'a str, &'a Vec<InterfaceId>)>,
+) -> Fault {
+    let siblings: Vec<(&str, &Vec<InterfaceId>)> = siblings.into_iter().collect();
+    let explain = |import: &&InterfaceId| {
+        let exported = siblings
+            .iter()
+            .flat_map(|(name, exports)| exports.iter().map(move |export| (*name, export)));
+        let exported: Vec<(&str, &InterfaceId)> = exported.collect();
+        let all = offers.iter().chain(exported.iter().map(|(_, id)| *id));
+        match import.nearest(all) {
+            Some(nearest) => {
+                let by = exported.iter().find(|(_, id)| *id == nearest);
+                let by = by.map_or(String::new(), |(name, _)| {
+                    format!(", which component \"{name}\" exports")
+                });
+                format!("{import} (the nearest offer is {nearest}{by})")
+            }
+            None => {
+                let (namespace, package) = (&import.namespace, &import.package);
+                let nobody = if siblings.is_empty() {
+                    "the host offers nothing"
+                } else {
+                    "the host and the other components offer nothing"
+                };
+                format!("{import} ({nobody} of {namespace}:{package})")
+            }
         }
-        _ => Ok(()),
+    };
+    let missing: Vec<String> = missing.iter().map(explain).collect();
+    let what = format!(
+        "imports what nobody offers: {}; build it against an offered version, add a component that exports it, or use a host \
+         with a plugin for it",
+        missing.join(", ")
+    );
+    refused(component, Reason::ImportNotSatisfied, &what)
+}
+
+/// A service is there to be run.
+fn check_exports(component: &spec::Component, facts: &ComponentFacts) -> Result<(), Fault> {
+    if !component.is_service() || wasi_cli::can_run(facts) {
+        return Ok(());
     }
+    let mut exports = facts.world.exports.iter().map(ToString::to_string);
+    let has = match exports.by_ref().take(4).collect::<Vec<_>>() {
+        has if has.is_empty() => "nothing".to_owned(),
+        has => has.join(", "),
+    };
+    let what = format!(
+        "is the service, but it does not export wasi:cli/run at 0.2 or 0.3 (it exports {has}); build it for the world \
+         wasi:cli/command, or make it a component"
+    );
+    Err(refused(component, Reason::BindFailed, &what))
 }
 
 /// Names are offered, but types differ: Wasmtime's words are the best there are.
@@ -276,7 +335,7 @@ fn unlinkable(component: &spec::Component, error: &wasmtime::Error) -> Fault {
 }
 
 /// What is wrong with one component, which the message names as the engine's messages do.
-fn refused(component: &spec::Component, reason: Reason, what: &str) -> Fault {
+pub(super) fn refused(component: &spec::Component, reason: Reason, what: &str) -> Fault {
     let message = format!(
         "component \"{}\" ({}): it {what}",
         component.name,

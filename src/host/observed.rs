@@ -7,6 +7,8 @@ use crate::{
     spec::{Digest, WorkloadId},
 };
 
+pub use crate::plugin::{Run, RunState};
+
 /// The state of one workload on this host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Observed {
@@ -31,6 +33,8 @@ pub enum Progress {
     Working(Stage),
     /// It answers.
     Running,
+    /// It has done all that it is there for: its jobs have ended well.
+    Completed,
     /// The stage that failed, and why. If the fault's class allows it, another try follows by itself.
     Failed {
         /// What failed.
@@ -64,6 +68,8 @@ pub struct ComponentState {
     pub image: String,
     /// Digest of its bytes, once fetched.
     pub digest: Option<Digest>,
+    /// How it is doing, if it runs by itself (a service or a job) and its generation serves.
+    pub run: Option<Run>,
 }
 
 /// When stages were completed; none for those that were not.

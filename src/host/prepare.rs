@@ -5,11 +5,10 @@ use std::{sync::Arc, time::Duration};
 use futures::future::{join_all, try_join_all};
 use tokio::sync::Notify;
 
-use super::{Shared, link, step::Prepared};
+use super::{Shared, compose, link, step::Prepared};
 use crate::{
-    engine::Compiled,
     fault::Fault,
-    plugin::{Binding, Linked},
+    plugin::{Binding, Linked, Run, wasi::Kept},
     source::{Fetched, Freshness},
     spec::{self, Digest},
 };
@@ -25,7 +24,7 @@ pub(super) struct Candidate {
 enum Stage {
     Nothing,
     Fetched(Vec<Fetched>),
-    Compiled(Vec<Compiled>),
+    Compiled(compose::Roots),
     Linked(Generation),
     Contending(Generation),
 }
@@ -70,30 +69,28 @@ impl Candidate {
         Ok(())
     }
 
-    /// Compiles what was fetched. The engine bounds how many compile at once.
+    /// Links what was fetched among itself, and compiles it. The engine bounds how many compile at once.
     pub async fn compile(&mut self, shared: &Shared) -> Result<(), Fault> {
         let Stage::Fetched(fetched) = &self.stage else {
             return Ok(());
         };
-        let compiles =
-            self.workload
-                .components
-                .iter()
-                .zip(fetched)
-                .map(|(component, fetched)| async {
-                    let compiled = shared.engine.compile(fetched).await;
-                    compiled.map_err(|error| error.fault(&component.name, &component.source))
-                });
-        self.stage = Stage::Compiled(try_join_all(compiles).await?);
+        self.stage = Stage::Compiled(compose::compile(shared, &self.workload, fetched).await?);
         Ok(())
     }
 
-    /// Resolves imports and binds plugins.
-    pub async fn link(&mut self, shared: &Shared, signal: &Arc<Notify>) -> Result<(), Fault> {
-        let Stage::Compiled(compiled) = &self.stage else {
+    /// Resolves imports from the host, and binds plugins.
+    pub async fn link(
+        &mut self,
+        shared: &Shared,
+        signal: &Arc<Notify>,
+        kept: &Kept,
+    ) -> Result<(), Fault> {
+        let Stage::Compiled(roots) = &self.stage else {
             return Ok(());
         };
-        let (bindings, linked) = link::link(shared, &self.workload, compiled, signal).await?;
+        let workload = roots.of(&self.workload);
+        let (bindings, linked) =
+            link::link(shared, &workload, &roots.compiled, signal, kept).await?;
         self.stage = Stage::Linked(Generation {
             workload: self.workload.clone(),
             digests: self.digests.clone(),
@@ -156,6 +153,21 @@ impl Generation {
         for binding in &mut self.bindings {
             binding.update(workload);
         }
+    }
+
+    /// It serves: what runs by itself begins.
+    pub fn run(&mut self) {
+        self.bindings.iter_mut().for_each(|binding| binding.run());
+    }
+
+    /// How what runs by itself is doing.
+    pub fn runs(&self) -> Vec<Run> {
+        self.bindings.iter().flat_map(|b| b.runs()).collect()
+    }
+
+    /// Whether it has done all that it is there for.
+    pub fn completed(&self) -> bool {
+        self.bindings.iter().any(|binding| binding.completed())
     }
 
     /// Why it does not answer although it is started.

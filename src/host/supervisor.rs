@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     fault::{Class, Fault, Reason, Stage},
+    plugin::{Run, wasi::Kept},
     source::Freshness,
     spec::{self, Digest, WorkloadId},
 };
@@ -53,10 +54,16 @@ async fn guarded(
     observed: watch::Sender<Observed>,
 ) {
     let id = observed.borrow().id.clone();
+    let mut kept = Kept::new(shared.volumes.clone());
     while let Some(workload) = wanted_or_forgotten(&shared, &id, &desired) {
         observed.send_replace(first_look(&workload));
-        let supervisor = Supervisor::new(shared.clone(), workload, desired.clone(), &observed);
+        let desired = desired.clone();
+        let supervisor = Supervisor::new(shared.clone(), workload, desired, &observed, &kept);
         let ended = AssertUnwindSafe(supervisor.run()).catch_unwind().await;
+        if ended.is_ok() {
+            // If it is wanted again, it is another one.
+            kept = Kept::new(shared.volumes.clone());
+        }
         observed.send_modify(|o| {
             o.serving = None;
             o.progress = match &ended {
@@ -100,6 +107,7 @@ struct Supervisor<'a> {
     shared: Arc<Shared>,
     desired: watch::Receiver<Desired>,
     observed: &'a watch::Sender<Observed>,
+    kept: &'a Kept,
     /// Plugins ring it when the state of a binding changes.
     signal: Arc<Notify>,
     /// The generation that should answer, as far as it is prepared; none once it does.
@@ -125,11 +133,13 @@ impl<'a> Supervisor<'a> {
         workload: Arc<spec::Workload>,
         desired: watch::Receiver<Desired>,
         observed: &'a watch::Sender<Observed>,
+        kept: &'a Kept,
     ) -> Self {
         Self {
             shared,
             desired,
             observed,
+            kept,
             signal: Arc::new(Notify::new()),
             candidate: Some(Candidate::new(workload)),
             serving: None,
@@ -143,11 +153,17 @@ impl<'a> Supervisor<'a> {
     async fn run(mut self) {
         self.desired.mark_changed();
         loop {
+            if self.desired.has_changed().unwrap_or(false) {
+                let workload = self.desired.borrow().clone();
+                if let Some(workload) = workload {
+                    self.kept.follow(&workload).await;
+                }
+            }
             self.adopt_desired();
             self.look_at_bindings();
             let now = Instant::now();
             match step(self.view(), now) {
-                Step::Stop => return self.stop().await,
+                Step::Stop => return Box::pin(self.stop()).await,
                 Step::Wait(until) => self.wait(until).await,
                 doing => self.perform(doing).await,
             }
@@ -183,14 +199,20 @@ impl<'a> Supervisor<'a> {
         {
             // Back to what runs already, or nothing that matters to it changed.
             serving.workload = workload.clone();
-            let digests = serving.digests.clone();
+            let (digests, runs) = (serving.digests.clone(), serving.runs());
+            let progress = if serving.completed() {
+                Progress::Completed
+            } else {
+                Progress::Running
+            };
             self.candidate = None;
             self.failure = None;
             self.publish(|o| {
                 o.generation = workload.generation;
-                o.progress = Progress::Running;
+                o.progress = progress;
                 // A state that was tried in between has left its own here.
                 o.components = components(&workload, &digests);
+                show_runs(o, runs);
                 o.timings = self.started;
                 o.serving
                     .iter_mut()
@@ -249,14 +271,16 @@ impl<'a> Supervisor<'a> {
         self.announce(stage);
         let woken = {
             let shared = &self.shared;
-            let work = async {
+            // On the heap for as long as it takes: a pull's state is many times that of a workload that has nothing to do, and
+            // all tasks are as large as their largest state.
+            let work = Box::pin(async {
                 match doing {
                     Step::Fetch(freshness) => candidate.fetch(shared, freshness).await,
                     Step::Compile => candidate.compile(shared).await,
-                    Step::Link => candidate.link(shared, &self.signal).await,
+                    Step::Link => candidate.link(shared, &self.signal, self.kept).await,
                     _ => candidate.start(),
                 }
-            };
+            });
             let mut desired = self.desired.clone();
             tokio::select! {
                 biased;
@@ -357,33 +381,37 @@ impl<'a> Supervisor<'a> {
     /// What answers may lose what it needs to answer, and get it back.
     fn look_at_serving(&self) {
         let Some(serving) = &self.serving else { return };
-        let fault = serving.fault();
+        let (completed, fault, runs) = (serving.completed(), serving.fault(), serving.runs());
         let current = self.candidate.is_none();
         let generation = serving.workload.generation;
-        self.publish(|o| match fault {
-            Some(fault) => {
-                o.serving = None;
-                if current {
-                    o.progress = Progress::Failed {
-                        fault,
-                        attempts: 1,
-                        retry_at: None,
-                    };
-                }
-            }
-            None => {
+        let retry_at = runs.iter().filter_map(Run::until).min();
+        self.publish(|o| {
+            let progress = match fault {
+                _ if completed => Progress::Completed,
+                Some(fault) => Progress::Failed {
+                    fault,
+                    attempts: 1,
+                    retry_at,
+                },
+                None => Progress::Running,
+            };
+            if progress == Progress::Running {
                 let since = SystemTime::now();
                 o.serving.get_or_insert(Serving { generation, since });
-                if current {
-                    o.progress = Progress::Running;
-                }
+            } else {
+                o.serving = None;
+            }
+            if current {
+                o.progress = progress;
+                show_runs(o, runs);
             }
         });
     }
 
     /// The candidate answers: it is what serves now, and the former generation finishes.
     fn flip(&mut self) {
-        let Some(generation) = self.candidate.take().and_then(Candidate::into_generation) else {
+        let Some(mut generation) = self.candidate.take().and_then(Candidate::into_generation)
+        else {
             return;
         };
         let now = SystemTime::now();
@@ -394,6 +422,7 @@ impl<'a> Supervisor<'a> {
             generation = number,
             "serving"
         );
+        generation.run();
         if let Some(former) = self.serving.replace(generation) {
             let grace = former.workload.grace;
             self.draining.spawn(former.drain(grace));
@@ -471,6 +500,17 @@ fn components(workload: &spec::Workload, digests: &[Digest]) -> Vec<ComponentSta
             name: component.name.clone(),
             image: component.source.describe(),
             digest: digests.get(index).cloned(),
+            run: None,
         })
         .collect()
+}
+
+/// Shows with each component how it is doing, if it runs by itself.
+fn show_runs(observed: &mut Observed, runs: Vec<Run>) {
+    for run in runs {
+        let mut components = observed.components.iter_mut();
+        if let Some(component) = components.find(|c| c.name == run.component) {
+            component.run = Some(run);
+        }
+    }
 }

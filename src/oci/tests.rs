@@ -172,6 +172,25 @@ async fn concurrent_pulls_share_one_download() {
 }
 
 #[tokio::test]
+async fn a_crowd_with_one_secret_asks_the_registry_once() {
+    let registry = Registry::start().await;
+    registry.image("app", "1", COMPONENT);
+    let kit = Kit::new(&[&registry]);
+    let image = with_policy(image(&registry, "app:1"), PullPolicy::IfNotPresent);
+    // More than may begin in half a minute.
+    let pulls = (0..150).map(|_| kit.pull(&image));
+    for fetched in futures::future::join_all(pulls).await {
+        assert_eq!(content(&fetched.expect("a component")), COMPONENT);
+    }
+    assert_eq!(registry.count("/manifests/"), 1);
+    let always = with_policy(image, PullPolicy::Always);
+    for fetched in futures::future::join_all((0..2).map(|_| kit.pull(&always))).await {
+        fetched.expect("a component");
+    }
+    assert_eq!(registry.count("/manifests/"), 3, "each of them asks");
+}
+
+#[tokio::test]
 async fn a_dropped_pull_leaves_nothing_behind() {
     let registry = Registry::start().await;
     registry.image("app", "1", COMPONENT);

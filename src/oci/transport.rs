@@ -23,7 +23,7 @@ use rustls::{
 };
 
 use super::hosts::{Endpoint, HostsError, HostsProblem};
-use crate::spec::Digest;
+use crate::{spec::Digest, trust::system_roots};
 
 /// Redirects followed for one request. Registries redirect once, to their blob storage.
 const MAX_REDIRECTS: usize = 5;
@@ -142,20 +142,6 @@ fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
         return attempt.error("redirected too often");
     }
     attempt.follow()
-}
-
-fn system_roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    for error in found.errors {
-        tracing::debug!(%error, "a certificate of the system cannot be read");
-    }
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
-        tracing::debug!("the system has no certificate authorities; using the built-in ones");
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    roots
 }
 
 fn read(path: &Path) -> Result<(PathBuf, Vec<u8>), HostsError> {

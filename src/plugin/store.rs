@@ -10,9 +10,12 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 #[cfg(feature = "wasi-http")]
 use super::wasi_http::HttpState;
-use super::{Slot, wasi::WasiTemplate};
+use super::{
+    Slot,
+    wasi::{Grants, Instance, Network, Preopens, Role, View, WasiTemplate},
+};
 use crate::{
-    engine::{Compiled, Engine, InstanceLimits},
+    engine::{Compiled, Engine, InstanceLimits, Room, SharedMemory},
     spec,
 };
 
@@ -22,6 +25,7 @@ pub struct StoreState {
     table: ResourceTable,
     /// None until the component calls something of WASI's base, which many HTTP handlers never do.
     wasi: Option<WasiCtx>,
+    sockets: Instance,
     #[cfg(feature = "wasi-http")]
     http: HttpState,
     shared: Arc<Shared>,
@@ -35,6 +39,7 @@ pub struct Slots(Arc<[Slot]>);
 pub struct StoreTemplate {
     engine: wasmtime::Engine,
     shared: Arc<Shared>,
+    room: Arc<Room>,
     limits: InstanceLimits,
     #[cfg(feature = "wasi-http")]
     http: HttpState,
@@ -78,26 +83,47 @@ impl fmt::Debug for Slots {
 }
 
 impl StoreTemplate {
-    /// Decides what the stores of one component of a workload have in common.
+    /// Decides what the stores of one component of a workload have in common. Of the slots, those that are
+    /// [`Preopens`] and [`SharedMemory`] are what the component has of its workload's volumes and memory. `network` is that of
+    /// the workload's generation, and `role` what the component may do there.
     #[must_use]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one component, used once"
+    )]
     pub fn new(
         engine: &Engine,
         workload: &spec::Workload,
         component: &spec::Component,
         compiled: &Compiled,
         slots: Slots,
+        network: &Network,
+        role: Role,
     ) -> Self {
+        #[cfg(feature = "wasi-http")]
+        let count_denial = super::wasi_http::denial_counter(&slots);
+        #[cfg(not(feature = "wasi-http"))]
+        let count_denial = Box::new(|| ());
+        let grants = Grants::new(network, role, workload, component, count_denial);
         let max_memory = component.memory_limit.map_or(engine.max_memory(), |bytes| {
             usize::try_from(bytes).unwrap_or(usize::MAX)
         });
+        let mut limits = InstanceLimits::new(max_memory);
+        if let Some(shared) = slots.get_shared::<SharedMemory>()
+            && let Some(bytes) = workload.memory_limit
+        {
+            limits = limits.within(shared, usize::try_from(bytes).unwrap_or(usize::MAX));
+        }
+        let preopens = slots.get_shared::<Preopens>();
         Self {
             engine: engine.wasmtime(compiled.flavor).clone(),
-            limits: InstanceLimits::new(max_memory),
+            room: engine.room(compiled.flavor).clone(),
+            limits,
             #[cfg(feature = "wasi-http")]
             http: HttpState::new(&slots),
             shared: Arc::new(Shared {
                 slots,
-                wasi: WasiTemplate::new(workload, component),
+                wasi: WasiTemplate::new(workload, component, preopens, grants),
             }),
             _compiled: compiled.clone(),
         }
@@ -108,9 +134,10 @@ impl StoreTemplate {
     #[must_use]
     pub fn store(&self) -> Store<StoreState> {
         let state = StoreState {
-            limits: self.limits.clone(),
+            limits: self.limits.fresh(),
             table: ResourceTable::new(),
             wasi: None,
+            sockets: Instance::default(),
             #[cfg(feature = "wasi-http")]
             http: self.http.clone(),
             shared: self.shared.clone(),
@@ -121,12 +148,20 @@ impl StoreTemplate {
         // Tokio's own way to yield: the thread looks at its sockets before the guest goes on. Wasmtime's would put the guest
         // back into the queue at once, and sockets would be looked at only after dozens of its ticks.
         store.epoch_deadline_callback(|_| {
+            #[cfg(feature = "wasi-http")]
+            super::wasi_http::slice_is_over();
             Ok(UpdateDeadline::YieldCustom(
                 1,
                 Box::pin(tokio::task::yield_now()),
             ))
         });
         store
+    }
+
+    /// The engine's room for instances, in which each of this component's takes a place.
+    #[must_use]
+    pub fn room(&self) -> &Arc<Room> {
+        &self.room
     }
 }
 
@@ -141,6 +176,20 @@ impl StoreState {
     #[must_use]
     pub fn limits(&self) -> &InstanceLimits {
         &self.limits
+    }
+
+    /// Begins with the next call into an instance that is kept; see [`InstanceLimits::renew`].
+    pub fn renew(&mut self) {
+        self.limits.renew();
+    }
+
+    /// What the host functions of `wasi:sockets` work on.
+    pub(super) fn sockets_view(&mut self) -> View<'_> {
+        View {
+            grants: &self.shared.wasi.grants,
+            instance: &mut self.sockets,
+            table: &mut self.table,
+        }
     }
 
     /// The instance's resources.

@@ -6,9 +6,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, broadcast};
 
-use super::{BindRequest, Binding, ComponentFacts, HostPlugin, Linked, StoreTemplate, wasi};
+use super::{
+    BindRequest, Binding, ComponentFacts, HostPlugin, Linked, Notice, Notices, StoreTemplate,
+    wasi::{self, Kept},
+};
 use crate::{
     engine::{Compiled, Engine},
     fault::Fault,
@@ -23,6 +26,7 @@ pub(crate) struct Kit {
     pub workload: spec::Workload,
     pub facts: Vec<ComponentFacts>,
     pub signal: Arc<Notify>,
+    pub notices: broadcast::Sender<Notice>,
 }
 
 /// A workload that is bound and linked.
@@ -31,6 +35,7 @@ pub(crate) struct Bound {
     pub binding: Box<dyn Binding>,
     pub linked: Vec<Linked>,
     pub signal: Arc<Notify>,
+    pub kept: Kept,
 }
 
 impl Kit {
@@ -48,6 +53,7 @@ impl Kit {
             workload,
             facts,
             signal: Arc::default(),
+            notices: Notices::channel(),
         }
     }
 
@@ -64,6 +70,7 @@ impl Kit {
                 .collect(),
             components: &self.facts,
             signal: self.signal.clone(),
+            notices: Notices::new(&self.workload, &self.notices),
         }
     }
 
@@ -86,13 +93,18 @@ impl Kit {
             slots.extend(plugin.bind(self.request(&**plugin)).await?.slot("main"));
             plugin.link(&mut linker, &self.facts[0]).unwrap();
         }
-        let slots = slots.into_iter().collect();
+        let kept = Kept::new(Arc::default());
+        let of_components = kept.slots(&self.workload, &self.facts).await?;
+        let slots = slots.into_iter().chain(of_components.into_iter().flatten());
+        let slots = slots.collect();
         let template = StoreTemplate::new(
             engine,
             &self.workload,
             &self.workload.components[0],
             &compiled,
             slots,
+            &wasi::Network::default(),
+            wasi::Role::Component,
         );
         let linked = Linked {
             facts: self.facts[0].clone(),
@@ -103,6 +115,7 @@ impl Kit {
             binding,
             linked: vec![linked],
             signal: self.signal.clone(),
+            kept,
         })
     }
 }
@@ -122,15 +135,24 @@ pub(crate) fn workload(name: &str) -> spec::Workload {
             config: Default::default(),
             environment: Default::default(),
             allowed_hosts: Vec::new(),
+            allowed_names: Vec::new(),
+            loopback_ports: Vec::new(),
             memory_limit: None,
             request_timeout: Some(Duration::from_secs(20)),
+            reuse: None,
+            max_instances: None,
+            mounts: Vec::new(),
+            role: spec::Role::Component,
         }],
         interfaces: Vec::new(),
+        volumes: Vec::new(),
+        memory_limit: None,
         grace: DEFAULT_GRACE,
         service_port: None,
         behind_service: false,
         routes_withheld: None,
         stamp: 0,
+        commands: spec::Commands::default(),
     }
 }
 

@@ -1,10 +1,12 @@
 //! WASI's base for every component: command line, clocks, random numbers, streams, files and sockets, with nothing granted.
 //!
 //! All of it links, so that whatever a toolchain imports by habit is there; but there are no arguments, no inherited
-//! environment, no preopened directory, no standard input, and every socket operation is refused. What a component prints is
-//! logged line by line.
+//! environment, no directory but the volumes that a component mounts, no standard input, and sockets reach nothing but the
+//! workload's own loopback. What a component prints is logged line by line.
 
+mod net;
 mod output;
+mod volumes;
 
 use std::sync::Arc;
 
@@ -17,7 +19,11 @@ use crate::{
     spec,
     wit::{InterfaceId, World},
 };
+pub(super) use net::{Grants, Instance, View};
+pub use net::{Network, Role};
 use output::{Output, Stream};
+
+pub use volumes::{Kept, Preopens, VolumeStore, VolumesError};
 
 /// Its name in messages.
 pub const ID: &str = "wasi";
@@ -124,7 +130,7 @@ pub fn link(linker: &mut Linker<StoreState>, component: &ComponentFacts) -> wasm
     if component.flavor == Flavor::Concurrent && imports(3) {
         wasmtime_wasi::p3::add_to_linker(linker)?;
     }
-    Ok(())
+    net::link(linker, component)
 }
 
 /// What the WASI state of one component's instances is made of.
@@ -132,15 +138,24 @@ pub(super) struct WasiTemplate {
     environment: Vec<(String, String)>,
     stdout: Arc<Stream>,
     stderr: Arc<Stream>,
+    preopens: Option<Arc<Preopens>>,
+    pub grants: Arc<Grants>,
 }
 
 impl WasiTemplate {
-    pub fn new(workload: &spec::Workload, component: &spec::Component) -> Self {
+    pub fn new(
+        workload: &spec::Workload,
+        component: &spec::Component,
+        preopens: Option<Arc<Preopens>>,
+        grants: Grants,
+    ) -> Self {
         let stream = |name| Arc::new(Stream::new(workload, component, name));
         Self {
             environment: component.environment.clone().into_iter().collect(),
             stdout: stream("stdout"),
             stderr: stream("stderr"),
+            preopens,
+            grants: Arc::new(grants),
         }
     }
 
@@ -154,7 +169,11 @@ impl WasiTemplate {
             .allow_tcp(false)
             .allow_udp(false)
             .allow_ip_name_lookup(false);
-        builder.build()
+        let mut context = builder.build();
+        if let Some(preopens) = &self.preopens {
+            preopens.give(&mut context);
+        }
+        context
     }
 }
 

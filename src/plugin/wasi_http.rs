@@ -8,27 +8,36 @@
 //!
 //! Outgoing requests need no entry; they are denied unless the component's `allowedHosts` has a rule for them.
 //!
-//! Not here yet: HTTP/2, TLS for incoming requests, instances that serve several requests, connections that are kept for
-//! outgoing ones, and the addresses that an allowed name resolves to.
+//! They go over a pool of connections that each workload has for itself, to addresses that were [judged](crate::spec::prohibited).
+//!
+//! Clients speak HTTP/1.1 or, if they know beforehand, HTTP/2; and over TLS, at an address of its own, either.
 
 mod answer;
 mod authority;
 mod binding;
 mod body;
 mod call;
+mod connection;
 mod counters;
 mod door;
 mod egress;
 mod flight;
 mod handler;
+mod http2;
+mod instances;
+mod lane;
+mod limit;
 mod listen;
+mod patient;
 mod ports;
 mod route;
 mod routes;
 mod serve;
+mod shared;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::{
     net::SocketAddr,
@@ -43,12 +52,16 @@ use wasmtime::component::Linker;
 use super::{
     BindRequest, Binding, ComponentFacts, HostPlugin, PluginStartError, StoreState, interface_ids,
 };
-use crate::{engine::Flavor, fault::Fault, wit::World};
+use crate::{engine::Flavor, fault::Fault, spec::BlockedNetwork, wit::World};
+use egress::Outside;
 use listen::Listening;
 use serve::Ingress;
 
 pub use counters::HttpSnapshot;
-pub(super) use egress::HttpState;
+pub use egress::EgressSnapshot;
+pub(super) use egress::{HttpState, denial_counter};
+pub(super) use lane::slice_is_over;
+pub use tls::TlsFiles;
 #[cfg_attr(
     not(feature = "washlet"),
     allow(
@@ -81,6 +94,7 @@ const HANDLER_3: &str = "wasi:http/handler@0.3.0";
 pub struct HttpServer {
     options: Options,
     ingress: Arc<Ingress>,
+    outside: Outside,
     listening: Mutex<Option<Listening>>,
 }
 
@@ -91,12 +105,23 @@ struct Options {
     workers: Option<NonZeroUsize>,
     max_connections: usize,
     head_timeout: Duration,
+    write_timeout: Duration,
+    https: Option<(SocketAddr, TlsFiles)>,
+    request_timeout: Duration,
+    max_body: u64,
 }
 
 impl HttpServer {
     /// Time that a request is given, from its head to the end of the guest's work for it, unless its component says
     /// otherwise: what most proxies wait for an answer. A guest that streams for longer needs a limit of its own.
     pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+    /// Largest body of a request, in bytes, unless it is given another: 64 MiB.
+    pub const MAX_BODY: u64 = 64 << 20;
+
+    /// Largest head of a request, in bytes: 64 KiB for its line and its headers, of which HTTP/1.1 may have 100. What is larger
+    /// is answered by 431.
+    pub const MAX_HEAD: u32 = connection::MAX_HEAD;
 
     /// A server for this address; port 0 is any free one, and `[::]` is every address of both families. Nothing is opened
     /// before the host starts.
@@ -108,8 +133,13 @@ impl HttpServer {
                 workers: None,
                 max_connections: 10_000,
                 head_timeout: Duration::from_secs(60),
+                write_timeout: Duration::from_secs(60),
+                https: None,
+                request_timeout: Self::REQUEST_TIMEOUT,
+                max_body: Self::MAX_BODY,
             },
-            ingress: Arc::new(Ingress::new(Self::REQUEST_TIMEOUT)),
+            ingress: Arc::new(Ingress::new(Self::REQUEST_TIMEOUT, Self::MAX_BODY)),
+            outside: Outside::new(),
             listening: Mutex::new(None),
         }
     }
@@ -129,6 +159,31 @@ impl HttpServer {
         self
     }
 
+    /// Serves HTTPS too, at an address of its own: HTTP/2 or HTTP/1.1 over TLS 1.2 or 1.3, with one certificate for all names.
+    /// The host does not start without a certificate that can be used.
+    #[must_use]
+    pub fn https(mut self, address: SocketAddr, files: TlsFiles) -> Self {
+        self.options.https = Some((address, files));
+        self
+    }
+
+    /// Largest body of a request, in bytes; see [`HttpServer::MAX_BODY`]. What is larger is answered by 413, as soon as that is
+    /// known; if the response has begun by then, it is cut. Bodies are passed on as they come, so this bounds what a request may
+    /// cost and no memory of the host's.
+    #[must_use]
+    pub fn max_body(mut self, bytes: u64) -> Self {
+        self.options.max_body = bytes;
+        self.with_ingress()
+    }
+
+    /// Most time without any progress for a client to take what it is sent, 60 s by default; then its connection is closed, or
+    /// its stream reset where only that one lies.
+    #[must_use]
+    pub fn write_timeout(mut self, timeout: Duration) -> Self {
+        self.options.write_timeout = timeout;
+        self
+    }
+
     /// Most time for the head of a request to arrive, 60 s by default; also the time after which a connection without a
     /// request is closed.
     #[must_use]
@@ -140,7 +195,33 @@ impl HttpServer {
     /// Time for requests whose component does not say otherwise; see [`HttpServer::REQUEST_TIMEOUT`].
     #[must_use]
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.ingress = Arc::new(Ingress::new(timeout));
+        self.options.request_timeout = timeout;
+        self.with_ingress()
+    }
+
+    fn with_ingress(mut self) -> Self {
+        let Options {
+            request_timeout,
+            max_body,
+            ..
+        } = self.options;
+        self.ingress = Arc::new(Ingress::new(request_timeout, max_body));
+        self
+    }
+
+    /// Networks that no component may connect to, whatever its `allowedHosts` say; by default none. (Loopback, link-local and
+    /// other [ranges](crate::spec::BlockedRange) are blocked without this, where no rule names them.)
+    #[must_use]
+    pub fn block_networks(mut self, networks: impl IntoIterator<Item = BlockedNetwork>) -> Self {
+        self.outside.networks = networks.into_iter().collect();
+        self
+    }
+
+    /// Most connections that each workload may have open for its own calls, 128 by default. Further calls wait for one, as
+    /// long as they may take to connect; then they fail with `connection-limit-reached`.
+    #[must_use]
+    pub fn max_outgoing_connections(mut self, connections: NonZeroUsize) -> Self {
+        self.outside.max_connections = connections.get();
         self
     }
 
@@ -152,8 +233,17 @@ impl HttpServer {
             .map(Listening::address)
     }
 
+    /// The address that it serves HTTPS on, with the real port; none before the host is started, and without
+    /// [`HttpServer::https`].
+    #[must_use]
+    pub fn https_addr(&self) -> Option<SocketAddr> {
+        serve::lock(&self.listening)
+            .as_ref()
+            .and_then(Listening::https_address)
+    }
+
     /// Asks all clients to come back over other connections, which may lead elsewhere: from now on each answer says
-    /// `Connection: close`. Requests are answered as before.
+    /// `Connection: close`, and HTTP/2 clients are told to go away at their next one. Requests are answered as before.
     pub fn send_away(&self) {
         self.ingress.part();
     }
@@ -162,6 +252,19 @@ impl HttpServer {
     /// after its answer. Ready when none of them takes another request.
     pub async fn close_connections(&self) {
         self.ingress.close_all().await;
+    }
+
+    /// HTTP/1.1 requests that were refused because of their head, see [`HttpServer::MAX_HEAD`]; it was not read so far as to know
+    /// whose they are.
+    #[must_use]
+    pub fn large_heads(&self) -> u64 {
+        self.ingress.large_heads()
+    }
+
+    /// Calls out of all workloads.
+    #[must_use]
+    pub fn egress(&self) -> EgressSnapshot {
+        self.outside.totals.snapshot()
     }
 
     /// Counts of one workload, by its id; none if this server knows no such workload.
@@ -203,7 +306,10 @@ impl HostPlugin for HttpServer {
         request: BindRequest<'a>,
     ) -> BoxFuture<'a, Result<Box<dyn Binding>, Fault>> {
         Box::pin(async move {
-            Ok(Box::new(binding::Bound::new(&self.ingress, &request)?) as Box<dyn Binding>)
+            Ok(
+                Box::new(binding::Bound::new(&self.ingress, &self.outside, &request)?)
+                    as Box<dyn Binding>,
+            )
         })
     }
 
@@ -211,17 +317,17 @@ impl HostPlugin for HttpServer {
         Box::pin(async move {
             let mut listening = serve::lock(&self.listening);
             if listening.is_none() {
-                let opened = Listening::open(&self.options, &self.ingress).map_err(|source| {
+                let opened = Listening::open(&self.options, &self.ingress).map_err(|error| {
                     PluginStartError {
                         plugin: self.id(),
-                        message: format!(
-                            "cannot listen on {}; choose another port, or find who has this one",
-                            self.options.address
-                        ),
-                        source,
+                        message: error.message,
+                        source: error.source,
                     }
                 })?;
                 tracing::info!(address = %opened.address(), "listening for HTTP");
+                if let Some(address) = opened.https_address() {
+                    tracing::info!(%address, "listening for HTTPS");
+                }
                 *listening = Some(opened);
             }
             Ok(())

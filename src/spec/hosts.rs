@@ -2,7 +2,7 @@
 //!
 //! | entry | allows |
 //! |---|---|
-//! | `*` | everything but link-local addresses |
+//! | `*` | everything but blocked addresses |
 //! | `HOST[:PORT]` | any scheme |
 //! | `SCHEME://HOST[:PORT][/]` | that scheme; `*` is any |
 //!
@@ -10,13 +10,15 @@
 //! or `*`. `PORT` is a number, a range `FROM..TO` (without `TO`), or `*`; **without one every port is allowed**, as in
 //! wasmCloud (Spin would allow the scheme's own port only). There are no paths: this is about hosts.
 //!
-//! Link-local addresses (169.254.0.0/16, fe80::/10), where clouds keep their metadata services and with them a node's
-//! credentials, are allowed only by an entry that names an address or a network among them.
+//! Some addresses are in [ranges](blocked()) that lead to the node itself or to the metadata service that has its credentials:
+//! loopback and link-local ones above all. They are allowed only by an entry that names an address, or a network, within the
+//! range: neither `*` nor `0.0.0.0/0` does, and no name. The one name that does is `localhost`, which stands for loopback
+//! addresses by definition; other addresses that a resolver gives it stay blocked.
 //!
-//! Not here: what a name resolves to. An entry that allows a name allows whatever address its owner gives it, a link-local or
-//! loopback one too, and loopback addresses are like any other; so allow only names whose owners you trust.
+//! What a name resolves to is unknown here; [`prohibited`] judges each address of it.
 
 mod address;
+mod blocked;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,9 @@ mod tests;
 use std::{fmt, net::IpAddr, ops::Range};
 
 use address::Network;
+pub use blocked::{
+    BlockedNetwork, BlockedRange, ParseNetworkError, Prohibited, blocked, prohibited,
+};
 
 /// One entry of `allowedHosts`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +63,12 @@ pub struct ParseHostError {
     why: String,
 }
 
+/// The address that a URL's host is, if it is one and not a name; in any spelling that a resolver would take for an address.
+#[must_use]
+pub fn address_of(host: &str) -> Option<IpAddr> {
+    address::literal(host.strip_suffix('.').unwrap_or(host))
+}
+
 impl AllowedHost {
     /// The entry `*`.
     #[must_use]
@@ -69,16 +80,39 @@ impl AllowedHost {
         }
     }
 
+    /// Whether this entry opens an address in a blocked range to a destination that is allowed by whatever entry.
+    fn opens(
+        &self,
+        (scheme, host, port): (&str, &str, u16),
+        address: IpAddr,
+        range: BlockedRange,
+    ) -> bool {
+        self.is_for(scheme, port)
+            && match &self.host {
+                Host::Network(network) => network.contains(address) && network.is_within(range),
+                Host::Name(name) => {
+                    range == BlockedRange::Loopback
+                        && name == "localhost"
+                        && host.trim_end_matches('.').eq_ignore_ascii_case(name)
+                }
+                Host::Any | Host::Below(_) => false,
+            }
+    }
+
+    fn is_for(&self, scheme: &str, port: u16) -> bool {
+        self.scheme
+            .as_deref()
+            .is_none_or(|s| s.eq_ignore_ascii_case(scheme))
+            && self.port.includes(port)
+    }
+
     /// Whether this entry alone allows a destination. `host` is as in a URL: a name, an address, or an IPv6 address in
     /// brackets; in any spelling that a resolver would take for an address.
     #[must_use]
     pub fn allows(&self, scheme: &str, host: &str, port: u16) -> bool {
         let host = host.strip_suffix('.').unwrap_or(host);
-        self.scheme
-            .as_deref()
-            .is_none_or(|s| s.eq_ignore_ascii_case(scheme))
-            && self.port.includes(port)
-            && match address::literal(host) {
+        self.is_for(scheme, port)
+            && match address_of(host) {
                 Some(address) => self.host.includes_address(address),
                 None => self.host.includes_name(&host.to_ascii_lowercase()),
             }
@@ -89,10 +123,10 @@ impl Host {
     fn includes_address(&self, address: IpAddr) -> bool {
         match self {
             // Neither `*` nor a network that merely contains it says that metadata services are meant.
-            Self::Any => !address::is_link_local(address),
+            Self::Any => blocked(address).is_none(),
             Self::Network(network) => {
                 network.contains(address)
-                    && (network.is_link_local() || !address::is_link_local(address))
+                    && blocked(address).is_none_or(|range| network.is_within(range))
             }
             Self::Name(_) | Self::Below(_) => false,
         }

@@ -10,6 +10,7 @@ mod leave;
 mod machine;
 mod metrics;
 mod node;
+mod notices;
 mod references;
 mod state_dir;
 mod tracked;
@@ -42,9 +43,9 @@ use super::{
     events::Events,
     lease::{Handover, Standing},
     shutdown::Shutdown,
-    standard::{SetupError, Standard},
+    standard::{Http, SetupError, Standard},
 };
-use crate::{host::Host, plugin::wasi_http::HttpServer};
+use crate::{host::Host, plugin::wasi_http::HttpServer, spec::BlockedNetwork};
 
 pub use machine::Memory;
 
@@ -66,20 +67,26 @@ pub struct Config {
     pub kubeconfig: Option<PathBuf>,
     /// Namespaces whose workloads it runs; empty means all.
     pub namespaces: Vec<String>,
-    /// Where workloads are served.
-    pub http_listen: SocketAddr,
+    /// How workloads are served.
+    pub http: Http,
     /// Where `/livez`, `/readyz` and `/metrics` are.
     pub admin_listen: SocketAddr,
     /// Where images and compiled code are kept.
     pub state_dir: PathBuf,
     /// Registries' certificates and mirrors, in containerd's layout.
     pub registry_certs_dir: Option<PathBuf>,
+    /// Directories below which `hostPath` volumes are allowed.
+    pub host_path_roots: Vec<PathBuf>,
+    /// Whether components may be granted ports of this machine's loopback.
+    pub allow_host_loopback: bool,
     /// Where others reach the agent, at most one address of each family; empty means where it listens, if that is one address.
     pub advertise_addresses: Vec<IpAddr>,
     /// A word for where the host is, by which workloads choose.
     pub environment: Option<String>,
     /// Labels of the host, beside those of its node.
     pub host_labels: BTreeMap<String, String>,
+    /// Networks that no component may connect to.
+    pub block_networks: Vec<BlockedNetwork>,
     /// What workloads may use in all; none means what the agent may use, less what it needs for itself.
     pub memory: Option<Memory>,
 }
@@ -156,9 +163,12 @@ impl Agent {
                 })?;
         let standard = Standard {
             id: Some(&config.node_name),
-            http_listen: config.http_listen,
+            http: config.http,
             state_dir: state.path(),
             registry_certs_dir: config.registry_certs_dir,
+            host_path_roots: config.host_path_roots,
+            allow_host_loopback: config.allow_host_loopback,
+            block_networks: config.block_networks,
         };
         let started = standard.start().await?;
         let http = started.http;
@@ -241,16 +251,22 @@ impl Agent {
         let handover = Handover::new(prepared, wanted, said);
         let keeper = keeper.run(standing_tx, standing.clone(), release, load, handover);
         let keeper = tokio::spawn(keeper);
-        let admin = tokio::spawn(self.admin.serve(health.clone(), metrics.registry()));
+        let admin = tokio::spawn(
+            self.admin
+                .serve(health.clone(), metrics.registry(&self.http)),
+        );
 
         let changes = watch::spawn(&self.client, &self.node, &self.namespaces, metrics.clone());
         let (effects, done) = Effects::new(self.client.clone(), EFFECTS);
+        let events = Events::spawn(
+            self.client.clone(),
+            self.node.to_string(),
+            metrics.events_dropped.clone(),
+        );
+        let notices = notices::tell(self.host.notices(), standing.clone(), events.clone());
+        let notices = tokio::spawn(notices);
         let control = Control {
-            events: Events::spawn(
-                self.client.clone(),
-                self.node.to_string(),
-                metrics.events_dropped.clone(),
-            ),
+            events,
             node: self.node,
             host: self.host,
             effects,
@@ -268,6 +284,7 @@ impl Agent {
         let _ = release_tx.send(true);
         let _ = tokio::time::timeout(RELEASE_LIMIT, keeper).await;
         admin.abort();
+        notices.abort();
         tracing::info!("drained");
     }
 }
@@ -288,7 +305,7 @@ fn advertised(config: &Config) -> Result<Vec<IpAddr>, AgentError> {
             return refuse(*address, text);
         }
     }
-    let listen = config.http_listen.ip();
+    let listen = config.http.listen.ip();
     if given.is_empty() && !listen.is_unspecified() {
         return Ok(vec![listen]);
     }

@@ -5,6 +5,7 @@
 //! version does not do yet ([`UNOBSERVED`]). All errors are found in one pass, since a user who has to apply a manifest five
 //! times to learn five errors is not helped.
 
+mod command;
 mod image;
 mod interface;
 mod layer;
@@ -13,11 +14,13 @@ mod quantity;
 mod reference;
 mod traffic;
 mod unobserved;
+mod volume;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, num::NonZeroU32, str::FromStr, sync::Arc, time::Duration};
 
 use crate::{spec, washlet::api};
 
+pub(super) use command::{STOPPED, end_message};
 pub(super) use interface::version;
 pub use problem::{ConvertError, Problem};
 pub use quantity::QuantityError;
@@ -51,7 +54,10 @@ pub fn convert(
         resolved,
         problems,
     };
-    let components = converter.components(&workload.spec);
+    let volumes = converter.volumes(&workload.spec.volumes);
+    let components = converter.components(&workload.spec, &volumes);
+    let commands = converter.commands(workload);
+    let memory_limit = converter.memory_limit("spec", workload.spec.resources.as_ref());
     let interfaces = converter.interfaces(&workload.spec.host_interfaces);
     let grace = converter
         .seconds(
@@ -78,11 +84,14 @@ pub fn convert(
             .map_or(0, |time| time.0.as_second()),
         components,
         interfaces,
+        volumes,
+        memory_limit,
         grace,
         service_port: traffic::service_port(workload),
         behind_service: traffic::is_behind_service(workload),
         routes_withheld: traffic::routes_withheld(workload),
         stamp: traffic::stamp(workload),
+        commands,
     })
 }
 
@@ -124,7 +133,11 @@ struct Converter<'a> {
 }
 
 impl Converter<'_> {
-    fn components(&mut self, workload: &api::WorkloadSpec) -> Vec<spec::Component> {
+    fn components(
+        &mut self,
+        workload: &api::WorkloadSpec,
+        volumes: &[spec::Volume],
+    ) -> Vec<spec::Component> {
         let shared = self.shared_pull_secrets(workload);
         let mut names = HashSet::new();
         let mut components = Vec::with_capacity(workload.components.len());
@@ -143,8 +156,11 @@ impl Converter<'_> {
                 self.problems.invalid(format!("{path}.name"), text);
             }
             self.problems.component = named(component);
-            components.push(self.component(&path, component, &shared));
+            components.push(self.component(&path, component, &shared, volumes));
             self.problems.component = None;
+        }
+        if let Some(service) = &workload.service {
+            components.push(self.service(service, &shared, &components, volumes));
         }
         components
     }
@@ -154,6 +170,7 @@ impl Converter<'_> {
         path: &str,
         component: &api::Component,
         shared: &PullSecrets,
+        volumes: &[spec::Volume],
     ) -> spec::Component {
         let none = api::LocalResources::default();
         let local = component.local_resources.as_ref().unwrap_or(&none);
@@ -162,24 +179,66 @@ impl Converter<'_> {
             self.check_variables(&at, environment);
             self.merge(&at, Layer::of_environment(environment))
         });
-        let limit = component
-            .resources
-            .as_ref()
-            .and_then(|r| r.limits.as_ref())
-            .and_then(|l| l.memory.as_ref());
+        let at = |field: &str| format!("{path}.localResources.{field}");
         spec::Component {
             name: Arc::from(component.name.as_str()),
             source: self.source(path, component, shared),
             config: local.config.clone(),
             environment: environment.unwrap_or_default(),
-            allowed_hosts: self.allowed_hosts(path, &local.allowed_hosts),
-            memory_limit: limit.and_then(|quantity| self.memory(path, &quantity.0)),
+            allowed_hosts: self.entries(&at("allowedHosts"), &local.allowed_hosts),
+            allowed_names: self
+                .entries(&at("allowedIpNameLookups"), &local.allowed_ip_name_lookups),
+            loopback_ports: self.entries(
+                &at("allowedHostLoopbackPorts"),
+                &local.allowed_host_loopback_ports,
+            ),
+            memory_limit: self.memory_limit(path, component.resources.as_ref()),
             request_timeout: self.seconds(
                 &format!("{path}.requestTimeoutSeconds"),
                 component.request_timeout_seconds,
                 1,
             ),
+            reuse: self.reuse(path, component),
+            max_instances: self
+                .count(&format!("{path}.maxInstances"), component.max_instances)
+                .and_then(NonZeroU32::new),
+            mounts: self.mounts(path, &local.volume_mounts, volumes),
+            role: spec::Role::Component,
         }
+    }
+
+    fn reuse(&mut self, path: &str, component: &api::Component) -> Option<spec::Reuse> {
+        let mut count = |field: &str, value| self.count(&format!("{path}.{field}"), value);
+        let pool_size = count("poolSize", component.pool_size);
+        let max_invocations = count("maxInvocations", component.max_invocations);
+        let max_concurrency = count("maxConcurrency", component.max_concurrency);
+        let min_instances = count("reclaimMinInstances", component.reclaim_min_instances);
+        let idle = count("reclaimWindowSeconds", component.reclaim_window_seconds);
+        let pool_size = pool_size.and_then(NonZeroU32::new)?;
+        Some(spec::Reuse {
+            pool_size,
+            max_invocations: max_invocations.and_then(NonZeroU32::new),
+            max_concurrency: max_concurrency
+                .and_then(NonZeroU32::new)
+                .unwrap_or(NonZeroU32::MIN),
+            min_instances: min_instances.unwrap_or(0).min(pool_size.get()),
+            idle: idle
+                .filter(|seconds| *seconds > 0)
+                .map(|seconds| Duration::from_secs(seconds.into())),
+        })
+    }
+
+    /// A number that is not negative.
+    fn count(&mut self, path: &str, value: Option<i32>) -> Option<u32> {
+        let value = value?;
+        let count = u32::try_from(value).ok();
+        if count.is_none() {
+            self.problems.invalid(
+                path.to_owned(),
+                format!("{value} is negative; 0 means the default"),
+            );
+        }
+        count
     }
 
     fn check_variables(&mut self, path: &str, environment: &api::Environment) {
@@ -193,25 +252,23 @@ impl Converter<'_> {
         }
     }
 
-    fn allowed_hosts(&mut self, path: &str, entries: &[String]) -> Vec<spec::AllowedHost> {
-        let mut allowed = Vec::with_capacity(entries.len());
+    /// The entries of a list of rules, each of which is parsed by itself.
+    fn entries<T: FromStr<Err: fmt::Display>>(&mut self, path: &str, entries: &[String]) -> Vec<T> {
+        let mut parsed = Vec::with_capacity(entries.len());
         for (index, entry) in entries.iter().enumerate() {
-            match entry.parse() {
-                Ok(host) => allowed.push(host),
-                Err(error) => {
-                    let error: spec::ParseHostError = error;
-                    self.problems.invalid(
-                        format!("{path}.localResources.allowedHosts[{index}]"),
-                        error.to_string(),
-                    );
-                }
+            match entry.parse::<T>() {
+                Ok(entry) => parsed.push(entry),
+                Err(error) => self
+                    .problems
+                    .invalid(format!("{path}[{index}]"), error.to_string()),
             }
         }
-        allowed
+        parsed
     }
 
-    fn memory(&mut self, path: &str, quantity: &str) -> Option<u64> {
-        match quantity::bytes(quantity) {
+    fn memory_limit(&mut self, path: &str, resources: Option<&api::Resources>) -> Option<u64> {
+        let quantity = resources?.limits.as_ref()?.memory.as_ref()?;
+        match quantity::bytes(&quantity.0) {
             Ok(bytes) => Some(bytes),
             Err(error) => {
                 self.problems

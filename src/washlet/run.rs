@@ -4,42 +4,55 @@
 //! are named and skipped. A changed file is taken over while it runs; a file that has become wrong leaves what runs alone.
 
 mod files;
+mod jobs;
 mod manifest;
 mod report;
+mod screen;
+mod table;
 
 use std::{
     collections::{BTreeSet, HashMap},
     io,
-    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use tokio::time::MissedTickBehavior;
+
 use super::{
     shutdown::Shutdown,
-    standard::{SetupError, Standard},
+    standard::{Http, SetupError, Standard},
 };
 use crate::{host::Host, spec};
 
 pub use manifest::{ManifestError, Problem};
+pub use screen::Screen;
 
 /// Longest time for requests to finish at the end.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+/// How often the table is brought up to date.
+const REDRAW: Duration = Duration::from_millis(250);
 
 /// What `washlet run` is told.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Files, folders, or `-` for standard input.
     pub paths: Vec<PathBuf>,
-    /// Where workloads are served.
-    pub http_listen: SocketAddr,
+    /// How workloads are served.
+    pub http: Http,
     /// Where images and compiled code are kept; none means a temporary folder.
     pub state_dir: Option<PathBuf>,
     /// Registries' certificates and mirrors, in containerd's layout.
     pub registry_certs_dir: Option<PathBuf>,
+    /// Directories below which `hostPath` volumes are allowed.
+    pub host_path_roots: Vec<PathBuf>,
+    /// Whether components may be granted ports of this machine's loopback.
+    pub allow_host_loopback: bool,
     /// Whether to take over changed files; never with standard input among the paths.
     pub watch: bool,
+    /// The terminal for the live table; without one, plain lines are printed.
+    pub screen: Option<Screen>,
 }
 
 /// `washlet run` cannot start.
@@ -60,62 +73,91 @@ pub enum RunError {
     Watch(#[from] notify::Error),
 }
 
-/// Runs until the shutdown begins, and lets requests finish.
+/// Runs until the shutdown begins, and lets requests finish. With nothing to watch and nothing but jobs to run it ends with them:
+/// each is run once, unless its `restartPolicy` says otherwise.
+///
+/// Returns the exit code: that of the first job that failed, else 0.
 ///
 /// # Errors
 /// [`RunError`], before anything runs.
-pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
+pub async fn run(config: Config, shutdown: Shutdown) -> Result<u8, RunError> {
     // An error means that the program has chosen one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let loaded = manifest::load(&config.paths).map_err(|rejected| rejected.error)?;
+    let mut loaded = manifest::load(&config.paths).map_err(|rejected| rejected.error)?;
     let temporary = tempfile::tempdir().map_err(RunError::StateDir)?;
     let state = config
         .state_dir
         .clone()
         .unwrap_or_else(|| temporary.path().to_owned());
     let standard = Standard {
+        block_networks: Vec::new(),
         id: None,
-        http_listen: config.http_listen,
+        http: config.http,
         state_dir: &state,
         registry_certs_dir: config.registry_certs_dir,
+        host_path_roots: config.host_path_roots,
+        allow_host_loopback: config.allow_host_loopback,
     };
     let started = standard.start().await?;
     let host = started.host;
-    let mut report = report::Report::new(started.http);
+    let counts = |id: &str| started.server.snapshot(id);
+    let mut report = report::Report::new(started.http, started.https, config.screen.clone());
+    let has_screen = config.screen.is_some();
+    let _given_back = GivenBack(config.screen);
     report.loaded(&loaded);
     // Standard input can be read once only, so what was read from it could not be kept at a reload.
     let stdin = config.paths.iter().any(|path| path == Path::new("-"));
-    let mut changed = (config.watch && !stdin)
+    let mut watcher = (config.watch && !stdin)
         .then(|| files::watch(&config.paths, &loaded.files))
         .transpose()?;
 
+    let unwatched = watcher.is_none();
+    if unwatched {
+        jobs::once(&mut loaded.workloads);
+    }
     let mut host_changes = host.changes();
     let mut running = Running {
         host: host.clone(),
         ids: BTreeSet::new(),
     };
     running.state(&loaded.workloads);
+    let mut redraw = tokio::time::interval(REDRAW);
+    redraw.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = shutdown.begun() => break,
-            id = host_changes.recv() => if let Ok(id) = id {
-                report.observed(&id, host.observe(&id));
-            },
-            () = files::changed(&mut changed) => match manifest::load(&config.paths) {
-                Ok(loaded) => {
-                    report.loaded(&loaded);
-                    if let Some(watcher) = &mut changed {
-                        watcher.follow(&loaded.files);
-                    }
-                    running.state(&loaded.workloads);
+            id = host_changes.recv() => {
+                match id {
+                    Ok(id) => report.observed(&id, host.observe(&id)),
+                    // One that fell behind looks at all of them.
+                    Err(_) => running.ids.iter().for_each(|id| report.observed(id, host.observe(id))),
                 }
-                Err(rejected) => {
-                    report.broken(&rejected.error);
-                    if let Some(watcher) = &mut changed {
-                        watcher.follow(&rejected.files);
-                    }
+                if unwatched && let Some(code) = jobs::exit_code(&host.list(), running.ids.len()) {
+                    host.stop(DRAIN_LIMIT).await;
+                    return Ok(code);
                 }
             },
+            replaced = files::changed(&watcher) => {
+                // Watched before it is read, so that nothing is missed in between.
+                if let Some(watcher) = watcher.as_mut().filter(|_| replaced) {
+                    watcher.again();
+                }
+                let files = match manifest::load(&config.paths) {
+                    Ok(loaded) => {
+                        report.loaded(&loaded);
+                        running.state(&loaded.workloads);
+                        loaded.files
+                    }
+                    Err(rejected) => {
+                        report.broken(&rejected.error);
+                        rejected.files
+                    }
+                };
+                if let Some(watcher) = &mut watcher {
+                    watcher.follow(&files);
+                }
+            },
+            _ = redraw.tick(), if has_screen => report.draw(counts),
         }
     }
     report.draining();
@@ -123,7 +165,18 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         _ = host.stop(DRAIN_LIMIT) => {}
         () = shutdown.cut() => {}
     }
-    Ok(())
+    Ok(0)
+}
+
+/// Gives the terminal back, however the command ends.
+struct GivenBack(Option<Screen>);
+
+impl Drop for GivenBack {
+    fn drop(&mut self) {
+        if let Some(screen) = &self.0 {
+            screen.close();
+        }
+    }
 }
 
 /// What the host was told.

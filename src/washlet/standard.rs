@@ -3,15 +3,22 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    str::FromStr,
     sync::Arc,
 };
 
+use super::convert::{QuantityError, bytes};
 use crate::{
     engine::{Engine, EngineError},
     host::{BuildError, Host, HostBuilder, StartError},
     oci::{Puller, PullerConfig, StoreError},
-    plugin::{wasi_config::WasiConfig, wasi_http::HttpServer, wasi_logging::WasiLogging},
+    plugin::{
+        wasi_config::WasiConfig,
+        wasi_http::{HttpServer, TlsFiles},
+        wasi_logging::WasiLogging,
+    },
     source::Fetcher,
+    spec::BlockedNetwork,
 };
 
 /// The host cannot be set up.
@@ -32,14 +39,62 @@ pub enum SetupError {
     Start(#[from] StartError),
 }
 
+/// How workloads are served.
+#[derive(Debug, Clone)]
+pub struct Http {
+    /// Where.
+    pub listen: SocketAddr,
+    /// Where by HTTPS too, and with which certificate.
+    pub https: Option<(SocketAddr, TlsFiles)>,
+    /// Largest body of a request.
+    pub max_body: MaxBody,
+}
+
+/// A size in bytes; written as a Kubernetes quantity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaxBody(u64);
+
+impl FromStr for MaxBody {
+    type Err = QuantityError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        bytes(text).map(Self)
+    }
+}
+
+impl Http {
+    /// Plain HTTP at this address, with what limits there are by default.
+    #[must_use]
+    pub fn new(listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            https: None,
+            max_body: MaxBody(HttpServer::MAX_BODY),
+        }
+    }
+
+    fn server(&self) -> HttpServer {
+        let server = HttpServer::new(self.listen).max_body(self.max_body.0);
+        match &self.https {
+            Some((address, files)) => server.https(*address, files.clone()),
+            None => server,
+        }
+    }
+}
+
 /// What differs between hosts.
 pub(super) struct Standard<'a> {
     /// The host's name; none means the machine's.
     pub id: Option<&'a str>,
-    pub http_listen: SocketAddr,
+    pub http: Http,
     /// Where images and compiled code are kept.
     pub state_dir: &'a Path,
     pub registry_certs_dir: Option<PathBuf>,
+    /// Directories below which `hostPath` volumes are allowed.
+    pub host_path_roots: Vec<PathBuf>,
+    pub allow_host_loopback: bool,
+    /// Networks that no component may connect to.
+    pub block_networks: Vec<BlockedNetwork>,
 }
 
 /// A host that runs.
@@ -47,6 +102,8 @@ pub(super) struct Started {
     pub host: Arc<Host>,
     /// Where it serves HTTP.
     pub http: SocketAddr,
+    /// Where it serves HTTPS.
+    pub https: Option<SocketAddr>,
     /// What it serves HTTP with.
     pub server: Arc<HttpServer>,
     /// What it pulls images with.
@@ -63,20 +120,28 @@ impl Standard<'_> {
             certs_dir: self.registry_certs_dir,
             ..PullerConfig::new(self.state_dir.join("images"))
         })?);
-        let http = Arc::new(HttpServer::new(self.http_listen));
+        let http = self.http.server();
+        let http = Arc::new(http.block_networks(self.block_networks.clone()));
         let mut builder = HostBuilder::new()
             .with_engine(engine)
+            .allow_host_loopback(self.allow_host_loopback)
+            .with_blocked_networks(self.block_networks)
             .with_fetcher(Fetcher::new().with_registry(images.clone()))
             .with_plugin(http.clone())?
             .with_plugin(Arc::new(WasiConfig::default()))?
             .with_plugin(Arc::new(WasiLogging::default()))?;
+        builder = builder.with_volumes_dir(self.state_dir.join("volumes"));
+        for root in self.host_path_roots {
+            builder = builder.with_host_path_root(root);
+        }
         if let Some(id) = self.id {
             builder = builder.with_id(id);
         }
         let host = builder.build()?.start().await?;
         Ok(Started {
             host,
-            http: http.addr().unwrap_or(self.http_listen),
+            http: http.addr().unwrap_or(self.http.listen),
+            https: http.https_addr(),
             server: http,
             images,
         })

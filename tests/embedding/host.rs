@@ -9,11 +9,15 @@ use std::{
 
 use wash_runtime::{
     fault::Reason,
-    host::{BuildError, Host, HostApi, HostApiError, HostBuilder},
+    host::{
+        BuildError, Host, HostApi, HostApiError, HostBuilder,
+        observed::{Observed, Progress, RunState},
+    },
     plugin::{wasi_config::WasiConfig, wasi_http::HttpServer},
     spec::Source,
     types::{
-        Component, LocalResources, WitInterface, Workload, WorkloadStartRequest, WorkloadState,
+        Component, LocalResources, RestartPolicy, Service, WitInterface, Workload,
+        WorkloadStartRequest, WorkloadState,
     },
 };
 
@@ -21,9 +25,10 @@ const HELLO: &[u8] = include_bytes!("../../examples/hello/hello.wasm");
 const V1: &[u8] = include_bytes!("../../e2e/guests/wasm/v1.wasm");
 const V2: &[u8] = include_bytes!("../../e2e/guests/wasm/v2.wasm");
 const CONFIG: &[u8] = include_bytes!("../../e2e/guests/wasm/config.wasm");
+const SERVICE: &[u8] = include_bytes!("../../e2e/guests/wasm/service.wasm");
 const NEEDS_WIDGETS: &[u8] = include_bytes!("../../e2e/guests/wasm/needs-widgets.wasm");
 
-async fn host() -> (Arc<Host>, SocketAddr) {
+pub async fn host() -> (Arc<Host>, SocketAddr) {
     let http = Arc::new(HttpServer::new(([127, 0, 0, 1], 0).into()));
     let host = HostBuilder::new()
         .with_plugin(http.clone())
@@ -36,7 +41,7 @@ async fn host() -> (Arc<Host>, SocketAddr) {
 }
 
 /// A workload of one HTTP component at a host name.
-fn workload(name: &str, route: &str, bytes: &'static [u8]) -> Workload {
+pub fn workload(name: &str, route: &str, bytes: &'static [u8]) -> Workload {
     Workload {
         namespace: "test".into(),
         name: name.into(),
@@ -56,13 +61,18 @@ fn workload(name: &str, route: &str, bytes: &'static [u8]) -> Workload {
     }
 }
 
-fn request(workload: Workload) -> WorkloadStartRequest {
+pub fn request(workload: Workload) -> WorkloadStartRequest {
     WorkloadStartRequest { workload }
 }
 
 /// Status line and body of a GET.
-async fn get(addr: SocketAddr, host: &str, path: &str) -> (String, String) {
+pub async fn get(addr: SocketAddr, host: &str, path: &str) -> (String, String) {
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    send(addr, request).await
+}
+
+/// Status line and body of the answer to these bytes.
+pub async fn send(addr: SocketAddr, request: String) -> (String, String) {
     let answer = tokio::task::spawn_blocking(move || {
         let mut stream = TcpStream::connect(addr).expect("it listens");
         let limit = Some(Duration::from_secs(30));
@@ -248,4 +258,135 @@ fn a_plugin_given_twice_is_refused() {
         .with_plugin(plugin())
         .and_then(|b| b.with_plugin(plugin()));
     assert!(matches!(twice.err(), Some(BuildError::DuplicatePlugin(_))));
+}
+
+/// A workload of one component that does what its environment says, as a job or as a service.
+fn command(name: &str, service: bool, environment: &[(&str, &str)]) -> Workload {
+    let source = Source::Bytes(SERVICE.into());
+    let pairs = environment.iter().map(|&(k, v)| (k.into(), v.into()));
+    let local_resources = LocalResources {
+        environment: pairs.collect(),
+        ..LocalResources::default()
+    };
+    let mut workload = Workload {
+        namespace: "test".into(),
+        name: name.into(),
+        ..Workload::default()
+    };
+    if service {
+        workload.service = Some(Service {
+            source,
+            local_resources,
+            restart_policy: Some(RestartPolicy::Never),
+            ..Service::default()
+        });
+    } else {
+        workload.components.push(Component {
+            name: "app".into(),
+            source,
+            local_resources,
+            ..Component::default()
+        });
+    }
+    workload
+}
+
+/// Waits until a workload is in a state, and returns what it is then.
+async fn until(host: &Host, id: &str, is: impl Fn(&Observed) -> bool) -> Observed {
+    let mut watch = host.watch(id).expect("it is known");
+    let waited = watch.wait_for(|observed| is(observed));
+    let found = tokio::time::timeout(Duration::from_secs(60), waited).await;
+    found.expect("in time").expect("it is there").clone()
+}
+
+#[tokio::test]
+async fn a_job_runs_to_its_end() {
+    let (host, _) = host().await;
+    let started = host.workload_start(request(command("job", false, &[])));
+    let id = started.await.expect("it starts").workload_id;
+    let done = until(&host, &id, |o| o.progress == Progress::Completed).await;
+    assert_eq!(done.serving, None);
+    let status = host.workload_status(&id).await.expect("it is known");
+    assert_eq!(status.state, WorkloadState::Completed);
+    host.workload_stop(&id).await.expect("it stops");
+}
+
+#[tokio::test]
+async fn a_service_runs_beside_what_is_called_and_takes_it_down_when_it_ends() {
+    let (host, addr) = host().await;
+    for (ends, running) in [("forever", true), ("trap", false)] {
+        let mut both = workload("both", "a.test", HELLO);
+        both.service = command("service", true, &[("DO", ends), ("SLEEP_MS", "50")]).service;
+        let started = host.workload_start(request(both)).await;
+        let id = started.expect("it starts").workload_id;
+        let observed = until(&host, &id, |o| {
+            let run = o.components[1].run.as_ref();
+            run.is_some_and(|run| running == matches!(run.state, RunState::Running { .. }))
+        })
+        .await;
+        assert_eq!(&*observed.components[1].name, "service");
+        assert_eq!(observed.components[0].run, None, "it is called");
+        let (line, _) = get(addr, "a.test", "/").await;
+        assert!(line.contains("200"), "{line}");
+        let ended = until(&host, &id, |o| running || o.serving.is_none()).await;
+        match ended.progress {
+            Progress::Running => assert!(running),
+            Progress::Failed { fault, .. } => assert_eq!(fault.reason, Reason::Trapped),
+            other => panic!("{other:?}"),
+        }
+        host.workload_stop(&id).await.expect("it stops");
+    }
+}
+
+#[tokio::test]
+async fn a_changed_service_is_another_run_and_an_unchanged_one_goes_on() {
+    let (host, _) = host().await;
+    let generation = |generation: i64, prints: &str| {
+        let workload = command("service", true, &[("DO", "forever"), ("PRINT", prints)]);
+        let mut desired = workload.into_spec("id".into()).expect("a good one");
+        desired.generation = generation;
+        desired
+    };
+    let since = |o: &Observed| match o.components[0].run.as_ref().map(|run| &run.state) {
+        Some(RunState::Running { since }) => Some(*since),
+        _ => None,
+    };
+    host.set(generation(1, "one"));
+    let first = until(&host, "id", |o| since(o).is_some()).await;
+    host.set(generation(2, "two"));
+    let second = until(&host, "id", |o| {
+        o.serving.as_ref().is_some_and(|s| s.generation == 2) && since(o).is_some()
+    })
+    .await;
+    assert_ne!(since(&first), since(&second), "it is another run");
+    // Nothing of it changes: the run goes on.
+    host.set(generation(3, "two"));
+    let third = until(&host, "id", |o| o.generation == 3).await;
+    assert_eq!(since(&second), since(&third));
+    let mut held = generation(3, "two");
+    held.commands.held = true;
+    host.set(held);
+    let held = until(&host, "id", |o| since(o).is_none()).await;
+    assert_eq!(held.progress, Progress::Running, "it is prepared");
+    host.remove_and_wait("id").await;
+}
+
+#[tokio::test]
+async fn a_service_that_is_none_is_refused() {
+    let (host, _) = host().await;
+    let service = Service {
+        source: Source::Bytes(HELLO.into()),
+        ..Service::default()
+    };
+    let workload = Workload {
+        service: Some(service),
+        ..Workload::default()
+    };
+    match host.workload_start(request(workload)).await {
+        Err(HostApiError::Failed(fault)) => {
+            assert_eq!(fault.reason, Reason::BindFailed);
+            assert!(fault.message.contains("does not export wasi:cli/run"));
+        }
+        other => panic!("{other:?}"),
+    }
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask`: the chores of this repository, with nothing to install beside Rust and Go.
 
+mod bench;
 mod cargo;
 mod chart;
 mod cluster;
@@ -27,6 +28,8 @@ enum Command {
     Test(test::Args),
     /// Starts a control plane and a registry to try things on, and stays until Ctrl-C.
     Cluster(cluster::Args),
+    /// Compares with peers and limits, and prints one table; takes a quarter of an hour and a quiet machine.
+    Bench(bench::Args),
     /// Writes the container image to a file, without a container runtime.
     Image(image::Args),
     /// Writes the generated files: `crds/`, the chart's copy of them and table of values, `manifests/install.yaml`.
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Test(args) => test::run(&args),
         Command::Cluster(args) => cluster::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Image(args) => image::run(&args),
         Command::Generate(args) => generate::run(&args),
     };

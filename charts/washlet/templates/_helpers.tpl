@@ -99,6 +99,13 @@ securityContext: {{- toYaml . | nindent 2 }}
 {{- if eq (int64 $ports.http) (int64 $ports.admin) -}}
 {{- fail (printf "ports.http and ports.admin are both %d: give each a port of its own" (int64 $ports.http)) -}}
 {{- end -}}
+{{- if .Values.tls.secretName -}}
+{{- range $other := list "http" "admin" -}}
+{{- if eq (int64 $ports.https) (int64 (get $ports $other)) -}}
+{{- fail (printf "ports.https and ports.%s are both %d: give each a port of its own" $other (int64 $ports.https)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- range $name, $port := $ports -}}
 {{- if and (ge (int64 $port) 20000) (le (int64 $port) 29999) -}}
 {{- fail (printf "ports.%s: %d is among the ports of Services, 20000 to 29999: choose another" $name (int64 $port)) -}}
@@ -112,7 +119,7 @@ securityContext: {{- toYaml . | nindent 2 }}
 {{- fail (printf "hostLabels: %s is for Nodes, and counts there: label the Node, or choose a key outside kubernetes.io and k8s.io" $key) -}}
 {{- end -}}
 {{- end -}}
-{{- $taken := dict "NODE_NAME" "it is the pod's node" "POD_NAMESPACE" "it is the release's" "POD_IPS" "they are the pod's" "RUST_LOG" "use log.level" "WASHLET_ENVIRONMENT" "use environment" "WASHLET_MEMORY" "use memory" "KUBECONFIG" "the pod's ServiceAccount is used" -}}
+{{- $taken := dict "NODE_NAME" "it is the pod's node" "POD_NAMESPACE" "it is the release's" "POD_IPS" "they are the pod's" "RUST_LOG" "use log.level" "WASHLET_ENVIRONMENT" "use environment" "WASHLET_MEMORY" "use memory" "WASHLET_HTTPS_LISTEN" "use tls.secretName" "WASHLET_TLS_CERT" "use tls.secretName" "WASHLET_TLS_KEY" "use tls.secretName" "KUBECONFIG" "the pod's ServiceAccount is used" -}}
 {{- range $index, $variable := .Values.extraEnv -}}
 {{- with get $taken $variable.name -}}
 {{- fail (printf "extraEnv[%d].name: the chart decides on %s: %s" $index $variable.name .) -}}

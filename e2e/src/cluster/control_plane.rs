@@ -50,6 +50,7 @@ struct Layout {
     etcd: String,
     port: u16,
     node: Option<Node>,
+    audited: bool,
 }
 
 /// The node that joins.
@@ -83,7 +84,15 @@ impl ControlPlane {
     /// # Errors
     /// When a program can't be built or started, or is not ready in time.
     pub async fn start_with(version: Version) -> Result<Self> {
-        Self::start_for(version, None).await
+        Self::start_for(version, None, false).await
+    }
+
+    /// As [`ControlPlane::start_with`]; every request is noted in [`ControlPlane::audit_log`].
+    ///
+    /// # Errors
+    /// As [`ControlPlane::start_with`].
+    pub async fn start_audited(version: Version) -> Result<Self> {
+        Self::start_for(version, None, true).await
     }
 
     /// As [`ControlPlane::start_with`], for a real node with this name and these addresses of this machine.
@@ -101,10 +110,10 @@ impl ControlPlane {
             name: name.to_owned(),
             addresses: addresses.to_vec(),
         };
-        Self::start_for(version, Some(node)).await
+        Self::start_for(version, Some(node), false).await
     }
 
-    async fn start_for(version: Version, node: Option<Node>) -> Result<Self> {
+    async fn start_for(version: Version, node: Option<Node>, audited: bool) -> Result<Self> {
         let programs = tokio::task::spawn_blocking(move || install(version))
             .await
             .context("building programs")??;
@@ -116,6 +125,7 @@ impl ControlPlane {
             programs,
             dir,
             node,
+            audited,
         };
         write_secrets(&layout)?;
         let admin = layout.kubeconfig("admin");
@@ -137,6 +147,12 @@ impl ControlPlane {
     #[must_use]
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
+    }
+
+    /// The requests that an audited API server has answered, one line of JSON each; watches when they begin and end.
+    #[must_use]
+    pub fn audit_log(&self) -> PathBuf {
+        self.layout.path("audit.log")
     }
 
     /// A file of the control plane's, such as `ca.crt`.
@@ -206,6 +222,11 @@ impl Layout {
         command
             .arg(format!("--secure-port={}", self.port))
             .arg(format!("--etcd-servers={}", self.etcd));
+        if self.audited {
+            let (policy, log) = (self.path("audit.yaml"), self.path("audit.log"));
+            command.arg(format!("--audit-policy-file={}", policy.display()));
+            command.arg(format!("--audit-log-path={}", log.display()));
+        }
         let mut files = vec![
             ("tls-cert-file", "tls.crt"),
             ("tls-private-key-file", "tls.key"),
@@ -288,6 +309,13 @@ fn start_etcd(dir: &Path, programs: &Programs) -> Result<(Process, String)> {
     ))
 }
 
+/// Who asked for what; not before it is answered.
+const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules: [{level: Metadata}]
+";
+
 /// Certificates, the keys of service accounts, and a token and a kubeconfig for each user.
 fn write_secrets(layout: &Layout) -> Result<()> {
     let authority = Authority::new("washlet-e2e cluster")?;
@@ -308,6 +336,7 @@ fn write_secrets(layout: &Layout) -> Result<()> {
     }
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     authority.write_server(&layout.dir, &names)?;
+    fs::write(layout.path("audit.yaml"), AUDIT_POLICY).context("writing audit.yaml")?;
     let key = KeyPair::generate().context("making the key of service accounts")?;
     fs::write(layout.path("sa.key"), key.serialize_pem()).context("writing sa.key")?;
     fs::write(layout.path("sa.pub"), key.public_key_pem()).context("writing sa.pub")?;

@@ -2,6 +2,7 @@
 
 mod bodies;
 mod faults;
+mod sockets;
 
 use std::sync::{
     Arc,
@@ -102,7 +103,7 @@ async fn logs_tell_whose_they_are() -> Result<()> {
 // === the outside ===
 
 /// A server on loopback that answers everything with `from outside`, and counts.
-async fn outside() -> Result<(String, Arc<AtomicUsize>)> {
+pub async fn outside() -> Result<(String, Arc<AtomicUsize>)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?.to_string();
     let connections = Arc::new(AtomicUsize::new(0));
@@ -167,7 +168,7 @@ async fn nothing_is_ambient() -> Result<()> {
     let local = Local::of(&[workload("ambient", "ambient", json!({}))]).await?;
     local.ready(&["ambient"]).await?;
     let (status, report) = local
-        .get("ambient.test", &format!("/?tcp={address}&dns=localhost"))
+        .get("ambient.test", &format!("/?tcp={address}&dns=example.com"))
         .await?;
     ensure!(status == 200, "{status}: {report}");
     for line in ["env []", "args []", "cwd None", "preopens []"] {

@@ -1,6 +1,8 @@
 //! `washlet run`: the same YAML without a cluster.
 
+mod composition;
 mod mistakes;
+mod reload;
 
 use std::{fs, process::Command, time::Duration};
 

@@ -173,7 +173,7 @@ async fn a_wrong_flag_is_a_wrong_use() -> Result<()> {
         (&["run", "--http-lisen=127.0.0.1:0", "."], "--http-listen"),
         (&["agnt"], "agent"),
         (&["agent"], "--node-name"),
-        (&["run"], "PATH"),
+        (&["run"], "<FILE|FOLDER|->"),
         (&["probe"], "URL"),
         (&["probe", "https://localhost/"], "http://HOST"),
     ];
@@ -218,7 +218,9 @@ async fn a_drained_agent_is_gone_soon() -> Result<()> {
         // Its status outlives it.
         eventually("Ready is False", HEAL, async || {
             let ready = objects::condition(&ns.get("Workload", "app").await?, "Ready");
-            let drained = ready.as_ref().is_some_and(|c| c.reason == "Draining");
+            // The last thing that it tells, if there is time for it, is that all has stopped.
+            let last = ["Draining", "Stopped"];
+            let drained = ready.as_ref().is_some_and(|c| last.contains(&&*c.reason));
             Ok(if drained { Ok(()) } else { Err(ready) })
         })
         .await

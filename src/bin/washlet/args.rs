@@ -9,7 +9,11 @@ use std::{
 };
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use wash_runtime::washlet::{agent, controller, probe, run};
+use wash_runtime::{
+    plugin::wasi_http::TlsFiles,
+    spec::BlockedNetwork,
+    washlet::{Http, MaxBody, agent, controller, probe, run},
+};
 
 use self::values::{admin_address, label, time, word};
 
@@ -28,7 +32,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the Workloads of one node; what the DaemonSet starts.
-    Agent(AgentArgs),
+    Agent(Box<AgentArgs>),
     /// Give Workloads their hosts, keep their replicas, and lead Services to them; what the Deployment starts.
     Controller(ControllerArgs),
     /// Ask URLs until all of them answer well; what `helm test` runs.
@@ -69,6 +73,9 @@ pub struct AgentArgs {
     #[arg(long, default_value = "0.0.0.0:8080", help_heading = "Listeners")]
     pub http_listen: SocketAddr,
 
+    #[command(flatten)]
+    pub http: HttpArgs,
+
     /// Where /livez, /readyz and /metrics are.
     #[arg(long, default_value = "127.0.0.1:8081", value_parser = admin_address, help_heading = "Listeners")]
     pub admin_listen: SocketAddr,
@@ -83,6 +90,17 @@ pub struct AgentArgs {
         help_heading = "Listeners"
     )]
     pub advertise_addresses: Vec<IpAddr>,
+
+    /// Network that no component may connect to, whatever its allowedHosts say: in CIDR notation, or `private` for every address
+    /// that is not a public one. May be repeated or a list with commas.
+    #[arg(
+        long = "block-network",
+        env = "WASHLET_BLOCK_NETWORKS",
+        value_name = "CIDR",
+        value_delimiter = ',',
+        help_heading = "Egress"
+    )]
+    pub block_networks: Vec<BlockedNetwork>,
 
     /// A word for where this host is, for example a region: Workloads choose by it with `spec.environment`.
     #[arg(long, env = "WASHLET_ENVIRONMENT", value_name = "WORD", value_parser = word, help_heading = "Scheduling")]
@@ -108,6 +126,58 @@ pub struct AgentArgs {
     /// Certificates and mirrors of registries, in containerd's `certs.d` layout.
     #[arg(long, help_heading = "Storage")]
     pub registry_certs_dir: Option<PathBuf>,
+
+    /// Allow hostPath volumes below this directory; may be repeated [default: none].
+    #[arg(long = "host-path-root", value_name = "DIR", help_heading = "Storage")]
+    pub host_path_roots: Vec<PathBuf>,
+
+    /// Let components connect to this machine's loopback, at the ports that they name in `allowedHostLoopbackPorts`.
+    #[arg(long, env = "WASHLET_ALLOW_HOST_LOOPBACK", help_heading = "Grants")]
+    pub allow_host_loopback: bool,
+}
+
+/// What `agent` and `run` have in common.
+#[derive(Debug, ClapArgs)]
+pub struct HttpArgs {
+    /// Where Workloads are served by HTTPS too; needs --tls-cert and --tls-key.
+    #[arg(
+        long,
+        env = "WASHLET_HTTPS_LISTEN",
+        value_name = "ADDR",
+        requires_all = ["tls_cert", "tls_key"],
+        help_heading = "Listeners"
+    )]
+    pub https_listen: Option<SocketAddr>,
+
+    /// The certificate for HTTPS, in PEM, followed by those that lead to its authority. Read again when it changes.
+    #[arg(
+        long,
+        env = "WASHLET_TLS_CERT",
+        value_name = "FILE",
+        requires = "https_listen",
+        help_heading = "Listeners"
+    )]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key, in PEM and not encrypted. Read again when it changes.
+    #[arg(
+        long,
+        env = "WASHLET_TLS_KEY",
+        value_name = "FILE",
+        requires = "https_listen",
+        help_heading = "Listeners"
+    )]
+    pub tls_key: Option<PathBuf>,
+
+    /// Largest body of a request; what is larger gets 413.
+    #[arg(
+        long,
+        env = "WASHLET_MAX_BODY",
+        value_name = "QUANTITY",
+        default_value = "64Mi",
+        help_heading = "Listeners"
+    )]
+    pub max_body: MaxBody,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -142,13 +212,16 @@ pub struct ControllerArgs {
 
 #[derive(Debug, ClapArgs)]
 pub struct RunArgs {
-    /// Files, folders, or `-` for standard input.
-    #[arg(required = true)]
+    /// YAML files, folders of them, or `-` for standard input.
+    #[arg(required = true, value_name = "FILE|FOLDER|-")]
     pub paths: Vec<PathBuf>,
 
     /// Where Workloads are served; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:8000")]
     pub http_listen: SocketAddr,
+
+    #[command(flatten)]
+    pub http: HttpArgs,
 
     /// Where images and compiled code are kept [default: a temporary folder].
     #[arg(long)]
@@ -158,11 +231,20 @@ pub struct RunArgs {
     #[arg(long)]
     pub registry_certs_dir: Option<PathBuf>,
 
+    /// Allow hostPath volumes below this directory; may be repeated [default: none].
+    #[arg(long = "host-path-root", value_name = "DIR")]
+    pub host_path_roots: Vec<PathBuf>,
+
+    /// Let components connect to this machine's loopback, at the ports that they name in `allowedHostLoopbackPorts`.
+    #[arg(long)]
+    pub allow_host_loopback: bool,
+
     /// Take over changed files; the default.
     #[arg(long, overrides_with = "no_watch")]
     pub watch: bool,
 
-    /// Leave changed files alone.
+    /// Leave changed files alone. If all that there is to run are jobs, each is run once (unless `restartPolicy` says
+    /// otherwise), and the command ends with the exit code of the first that failed, else with 0.
     #[arg(long, overrides_with = "watch")]
     pub no_watch: bool,
 }
@@ -174,6 +256,25 @@ pub struct CrdArgs {
     pub kind: Option<String>,
 }
 
+impl HttpArgs {
+    fn config(self, listen: SocketAddr) -> Http {
+        let Self {
+            https_listen,
+            tls_cert,
+            tls_key,
+            max_body,
+        } = self;
+        // All or none of them is given, or this was not reached.
+        let https = https_listen.zip(tls_cert.zip(tls_key));
+        Http {
+            https: https
+                .map(|(address, (certificate, key))| (address, TlsFiles { certificate, key })),
+            max_body,
+            ..Http::new(listen)
+        }
+    }
+}
+
 impl AgentArgs {
     pub fn config(self) -> agent::Config {
         let Self {
@@ -182,6 +283,7 @@ impl AgentArgs {
             kubeconfig,
             namespaces,
             http_listen,
+            http,
             admin_listen,
             advertise_addresses,
             environment,
@@ -189,17 +291,23 @@ impl AgentArgs {
             memory,
             state_dir,
             registry_certs_dir,
+            host_path_roots,
+            allow_host_loopback,
+            block_networks,
         } = self;
         agent::Config {
             node_name,
             system_namespace,
             kubeconfig,
             namespaces,
-            http_listen,
+            http: http.config(http_listen),
             admin_listen,
             state_dir,
             registry_certs_dir,
+            host_path_roots,
+            allow_host_loopback,
             advertise_addresses,
+            block_networks,
             environment: environment.filter(|word| !word.is_empty()),
             host_labels: host_labels.into_iter().collect(),
             memory,
@@ -236,17 +344,23 @@ impl RunArgs {
         let Self {
             paths,
             http_listen,
+            http,
             state_dir,
             registry_certs_dir,
+            host_path_roots,
+            allow_host_loopback,
             watch: _,
             no_watch,
         } = self;
         run::Config {
             paths,
-            http_listen,
+            http: http.config(http_listen),
             state_dir,
             registry_certs_dir,
+            host_path_roots,
+            allow_host_loopback,
             watch: !no_watch,
+            screen: None,
         }
     }
 }
@@ -263,9 +377,17 @@ mod tests {
     }
 
     #[test]
+    fn run_without_a_path_says_what_to_give() {
+        let error = Args::try_parse_from(["washlet", "run"]).expect_err("no path");
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("<FILE|FOLDER|->"), "{error}");
+    }
+
+    #[test]
     fn flags_of_the_agent_are_read() {
         let arguments = "washlet agent --node-name=n --advertise-address=10.0.0.1,fd00::1 --memory=1Gi \
-                         --host-label=a=1 --host-label=b=2 --environment=eu";
+                         --host-label=a=1 --host-label=b=2 --environment=eu --allow-host-loopback \
+                         --block-network=private --block-network=10.0.0.0/8";
         let args = Args::try_parse_from(arguments.split_whitespace()).expect("good");
         let Command::Agent(agent) = args.command else {
             unreachable!("an agent")
@@ -273,6 +395,8 @@ mod tests {
         let config = agent.config();
         assert_eq!(config.advertise_addresses.len(), 2);
         assert_eq!(config.host_labels.len(), 2);
+        assert!(config.allow_host_loopback);
+        assert_eq!(config.block_networks.len(), 2);
         assert_eq!(config.environment.as_deref(), Some("eu"));
         assert_eq!(
             config.memory.map(|m| m.to_string()).as_deref(),
@@ -283,10 +407,42 @@ mod tests {
             ("--memory=1GB", "64Mi"),
             ("--host-label=a", "KEY=VALUE"),
             ("--environment=a b", "no word"),
+            ("--https-listen=127.0.0.1:0", "--tls-cert"),
+            ("--tls-key=/key", "--https-listen"),
+            ("--max-body=1GB", "64Mi"),
+            ("--block-network=10.0.0", "`private`"),
         ] {
             let error = Args::try_parse_from(["washlet", "agent", "--node-name=n", flag]);
             let text = error.expect_err(flag).to_string();
             assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn https_needs_its_files() {
+        let with = |flags: &str| {
+            let arguments = format!("washlet run here {flags}");
+            let args = Args::try_parse_from(arguments.split_whitespace())?;
+            let Command::Run(run) = args.command else {
+                unreachable!("a run")
+            };
+            Ok::<_, clap::Error>(run.config().http)
+        };
+        assert_eq!(with("").expect("good").https, None);
+        let all = "--https-listen=127.0.0.1:8443 --tls-cert=/c --tls-key=/k --max-body=1Mi";
+        let http = with(all).expect("good");
+        let files = TlsFiles {
+            certificate: "/c".into(),
+            key: "/k".into(),
+        };
+        let address = "127.0.0.1:8443".parse().expect("an address");
+        assert_eq!(http.https, Some((address, files)));
+        assert_eq!(Ok(http.max_body), "1048576".parse());
+        for missing in all.split_whitespace().take(3) {
+            let error = with(&all.replace(missing, "")).expect_err(missing);
+            let flag = missing.split('=').next().unwrap_or_default();
+            assert!(error.to_string().contains(flag), "{error}");
+            assert_eq!(error.exit_code(), 2);
         }
     }
 }

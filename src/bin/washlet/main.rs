@@ -9,7 +9,7 @@ use clap::Parser as _;
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
 use wash_runtime::washlet::{
-    agent::Agent, api, controller::Controller, probe, run, shutdown::Shutdown,
+    agent::Agent, api, controller::Controller, probe, run, run::Screen, shutdown::Shutdown,
 };
 
 use args::{Args, Command, CrdArgs, LogFormat};
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     // A wrong flag ends here with exit code 2.
     let args = Args::parse();
     match start(args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // Nothing can be done about a closed standard error.
             let _ = writeln!(std::io::stderr(), "washlet: {error:#}");
@@ -31,19 +31,27 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(args: Args) -> anyhow::Result<()> {
+fn start(args: Args) -> anyhow::Result<ExitCode> {
     if let Command::Crds(crds) = &args.command {
-        return print_crds(crds);
+        return print_crds(crds).map(|()| ExitCode::SUCCESS);
     }
     // `run` says on standard output what the agent logs; what guests write is shown either way.
     let quiet = matches!(args.command, Command::Run(_) | Command::Probe(_));
+    let screen = match &args.command {
+        Command::Run(_) => {
+            let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            Screen::of_terminal(std::env::var("TERM").ok().as_deref(), colour)
+        }
+        _ => None,
+    };
     let _written = log(
         args.log_format,
         if quiet {
-            "warn,washlet::guest=info"
+            "warn,washlet::guest=info,wash_runtime::host::supervisor=error"
         } else {
             "info"
         },
+        screen.clone(),
     );
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -54,19 +62,29 @@ fn start(args: Args) -> anyhow::Result<()> {
         match args.command {
             Command::Agent(agent) => {
                 Agent::bind(agent.config()).await?.run(shutdown).await;
-                Ok(())
+                Ok(ExitCode::SUCCESS)
             }
             Command::Controller(controller) => {
                 let controller = Controller::bind(controller.config()).await?;
                 controller.run(shutdown).await;
-                Ok(())
+                Ok(ExitCode::SUCCESS)
             }
-            Command::Run(arguments) => Ok(run::run(arguments.config(), shutdown).await?),
+            Command::Run(arguments) => {
+                let config = run::Config {
+                    screen,
+                    ..arguments.config()
+                };
+                let code = run::run(config, shutdown).await?;
+                Ok(ExitCode::from(code))
+            }
             Command::Probe(arguments) => tokio::select! {
-                probed = probe::probe(arguments.config()) => Ok(probed?),
+                probed = probe::probe(arguments.config()) => {
+                    probed?;
+                    Ok(ExitCode::SUCCESS)
+                }
                 () = shutdown.begun() => anyhow::bail!("asked to stop before all had answered"),
             },
-            Command::Crds(_) => Ok(()),
+            Command::Crds(_) => Ok(ExitCode::SUCCESS),
         }
     });
     // What is left are tasks that nobody waits for; they end with the process.
@@ -92,10 +110,14 @@ fn print_crds(args: &CrdArgs) -> anyhow::Result<()> {
 ///
 /// They are written by a thread of their own, and dropped when it falls behind: a full pipe must not hold up requests. What
 /// is returned writes the rest when it is dropped.
-fn log(format: Option<LogFormat>, by_default: &str) -> WorkerGuard {
+fn log(format: Option<LogFormat>, by_default: &str, screen: Option<Screen>) -> WorkerGuard {
     use std::io::IsTerminal as _;
     let terminal = std::io::stderr().is_terminal();
-    let (writer, written) = tracing_appender::non_blocking(std::io::stderr());
+    let (writer, written) = match screen.filter(|_| terminal) {
+        Some(screen) => tracing_appender::non_blocking(screen),
+        None => tracing_appender::non_blocking(std::io::stderr()),
+    };
+    let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(by_default));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -105,7 +127,7 @@ fn log(format: Option<LogFormat>, by_default: &str) -> WorkerGuard {
     } else {
         LogFormat::Json
     }) {
-        LogFormat::Text => builder.with_ansi(terminal).init(),
+        LogFormat::Text => builder.with_ansi(colour).init(),
         LogFormat::Json => builder.json().init(),
     }
     written

@@ -24,6 +24,8 @@ pub(super) enum Answer {
     Unanswered,
     /// The component took too long.
     OutOfTime,
+    /// The request's body is larger than the server takes.
+    TooLarge,
 }
 
 impl Answer {
@@ -57,6 +59,10 @@ impl Answer {
             Self::OutOfTime => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "the component did not answer in time\n",
+            ),
+            Self::TooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "the request's body is larger than this server takes\n",
             ),
         }
     }

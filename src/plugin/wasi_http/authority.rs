@@ -1,8 +1,40 @@
 //! Whom a request is for.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, mem};
 
-use http::{Request, header};
+use http::{
+    Request, Uri, header,
+    uri::{Authority, PathAndQuery, Scheme},
+};
+
+/// Makes the scheme of a request's target the one that it came by: most clients say none, and one could say another. No scheme
+/// is that of plain HTTP. False if there would be no authority that a target with a scheme needs.
+pub(super) fn set_scheme<B>(request: &mut Request<B>, secure: bool) -> bool {
+    let scheme = if secure { Scheme::HTTPS } else { Scheme::HTTP };
+    match request.uri().scheme() {
+        None if !secure => return true,
+        Some(said) if *said == scheme => return true,
+        _ => {}
+    }
+    let authority = of(request);
+    let mut parts = mem::take(request.uri_mut()).into_parts();
+    parts.scheme = Some(scheme);
+    parts.authority = parts.authority.or(authority);
+    parts
+        .path_and_query
+        .get_or_insert(PathAndQuery::from_static("/"));
+    let uri = Uri::from_parts(parts);
+    uri.map(|uri| *request.uri_mut() = uri).is_ok()
+}
+
+/// The authority that a request's header names, if its target has none.
+pub(super) fn of<B>(request: &Request<B>) -> Option<Authority> {
+    if request.uri().authority().is_some() {
+        return None;
+    }
+    let host = request.headers().get(header::HOST)?;
+    host.as_bytes().try_into().ok()
+}
 
 /// The host that a request is for: in lower case, without a port or a final dot.
 pub(super) fn host<B>(request: &Request<B>) -> Option<Cow<'_, str>> {
@@ -42,6 +74,29 @@ pub(super) fn host<B>(request: &Request<B>) -> Option<Cow<'_, str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_scheme_is_the_one_that_the_request_came_by() {
+        let cases = [
+            ("/x?y", false, Some("/x?y")),
+            ("/x?y", true, Some("https://a.com:1/x?y")),
+            ("http://b.com/x", false, Some("http://b.com/x")),
+            ("https://b.com/x", false, Some("http://b.com/x")),
+            ("http://b.com/x", true, Some("https://b.com/x")),
+            ("b.com:1", true, Some("https://b.com:1/")),
+            ("*", true, Some("https://a.com:1*")),
+        ];
+        for (target, secure, wanted) in cases {
+            let request = Request::builder()
+                .uri(target)
+                .header(header::HOST, "a.com:1");
+            let mut request = request.body(()).unwrap();
+            let set = set_scheme(&mut request, secure).then(|| request.uri().to_string());
+            assert_eq!(set.as_deref(), wanted, "{target} {secure}");
+        }
+        let mut nobody = Request::builder().uri("/").body(()).unwrap();
+        assert!(!set_scheme(&mut nobody, true));
+    }
 
     fn of(target: &str, hosts: &[&str]) -> Option<String> {
         let mut request = Request::builder().uri(target);

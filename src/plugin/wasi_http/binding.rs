@@ -1,6 +1,6 @@
 //! One generation of a workload, as the HTTP server sees it: which component it calls, its routes, and what it may call.
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{mem, num::NonZeroU32, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use tokio::{sync::Notify, time};
@@ -8,12 +8,14 @@ use tokio::{sync::Notify, time};
 use super::{
     HANDLER_3, INCOMING_2,
     counters::Counters,
-    egress::Egress,
+    egress::{Egress, Outside, Pool},
     flight::Flight,
     handler::{Export, Handler, Label},
+    instances::Instances,
     route::Route,
     routes::{Claim, Standing, Token},
     serve::Ingress,
+    shared::Shared,
 };
 use crate::{
     fault::{Class, Fault, Reason, Stage},
@@ -36,6 +38,7 @@ pub(super) struct Bound {
     withheld: Option<Arc<str>>,
     lame_duck: Duration,
     egress: Vec<Arc<Egress>>,
+    connections: Arc<Pool>,
     counters: Arc<Counters>,
     label: Label,
     signal: Arc<Notify>,
@@ -46,6 +49,8 @@ struct Called {
     component: Arc<str>,
     concurrent: bool,
     timeout: Duration,
+    reuse: Option<spec::Reuse>,
+    max_instances: Option<NonZeroU32>,
 }
 
 struct Running {
@@ -58,7 +63,11 @@ impl Bound {
     ///
     /// # Errors
     /// A fault that names an option, or says why there is no component to call.
-    pub fn new(ingress: &Arc<Ingress>, request: &BindRequest<'_>) -> Result<Self, Fault> {
+    pub fn new(
+        ingress: &Arc<Ingress>,
+        outside: &Outside,
+        request: &BindRequest<'_>,
+    ) -> Result<Self, Fault> {
         let workload = request.workload;
         let mut routes = Vec::new();
         for entry in &request.interfaces {
@@ -84,11 +93,14 @@ impl Bound {
             workload: workload.name.as_str().into(),
             component: component.clone(),
         };
+        let connections = Arc::new(Pool::new(outside));
         let egress = workload.components.iter().map(|component| {
             Arc::new(Egress::new(
                 component.allowed_hosts.clone(),
-                counters.clone(),
+                &connections,
+                &counters,
                 label(&component.name),
+                request.notices.clone(),
             ))
         });
         Ok(Self {
@@ -101,6 +113,7 @@ impl Bound {
                 routes,
             },
             egress: egress.collect(),
+            connections,
             label: label(
                 &called
                     .as_ref()
@@ -187,14 +200,24 @@ impl Binding for Bound {
                     format!("component \"{}\" was not linked", called.component),
                 )
             })?;
+        let instances = Arc::new(Instances::new(
+            linked.template.clone(),
+            Export::of(linked, called.concurrent)?,
+            called.reuse,
+            called.max_instances,
+        ));
         let handler = Arc::new(Handler {
-            export: Export::of(linked, called.concurrent)?,
-            template: linked.template.clone(),
+            shared: Shared::of(&instances, called.reuse),
+            instances: instances.clone(),
             timeout: called.timeout,
+            slow: self.ingress.slow.get().cloned(),
             flight: Flight::default(),
             counters: self.counters.clone(),
             label: self.label.clone(),
         });
+        if let Some(reuse) = called.reuse {
+            tokio::spawn(Instances::tend(Arc::downgrade(&instances), reuse));
+        }
         let claim = Claim {
             routes: self.routes(),
             ..self.claim.clone()
@@ -254,6 +277,7 @@ impl Drop for Bound {
             running.handler.flight.close();
             self.ingress.forget(running.token);
         }
+        self.connections.close();
     }
 }
 
@@ -284,16 +308,16 @@ fn called(
             facts.name, second.name
         ));
     }
-    let timeout = workload
-        .components
-        .iter()
-        .find(|c| c.name == facts.name)
-        .and_then(|c| c.request_timeout);
+    let component = workload.components.iter().find(|c| c.name == facts.name);
     Ok(Called {
         component: facts.name.clone(),
         // A component that exports both is called by the newer one.
         concurrent: exports(facts, &concurrent),
-        timeout: timeout.unwrap_or(ingress.request_timeout),
+        timeout: component
+            .and_then(|c| c.request_timeout)
+            .unwrap_or(ingress.request_timeout),
+        reuse: component.and_then(|c| c.reuse),
+        max_instances: component.and_then(|c| c.max_instances),
     })
 }
 

@@ -12,7 +12,11 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::task::AbortHandle;
 use wasmtime_wasi_http::WasiBody;
 
-use super::call::{Call, Outcome};
+use super::{
+    call::{Call, Outcome},
+    counters::count,
+    limit::Over,
+};
 
 /// A response's body.
 pub(super) struct Body(Kind);
@@ -29,6 +33,10 @@ pub(super) enum BodyError {
     Failed(Outcome),
     #[error("the workload was stopped")]
     Stopped,
+    #[error("the request's body is larger than the server takes")]
+    RequestTooLarge,
+    #[error("the component wrote less or more than it had announced")]
+    Length,
     #[error("the component gave up its response")]
     Guest(#[source] wasmtime_wasi_http::Error),
 }
@@ -37,6 +45,7 @@ struct GuestBody {
     inner: WasiBody,
     call: Arc<Call>,
     guest: Option<AbortHandle>,
+    over: Option<Arc<Over>>,
     /// What is missing to the length that the head has announced; the server does not ask for more than that.
     missing: Option<u64>,
     /// Nothing more will be asked for.
@@ -50,15 +59,14 @@ impl Body {
         Self(Kind::Text(Some(text)))
     }
 
-    /// The body of a guest's response to a request with this method.
+    /// The body of a guest's response to a request with this method; `over` tells of that request's own body.
     pub fn of_guest(
         inner: WasiBody,
         call: Arc<Call>,
         guest: Option<AbortHandle>,
-        method: &Method,
-        head: (StatusCode, &HeaderMap),
+        (method, over): (&Method, Option<Arc<Over>>),
+        (status, headers): (StatusCode, &HeaderMap),
     ) -> Self {
-        let (status, headers) = head;
         let missing = headers
             .get(header::CONTENT_LENGTH)
             .and_then(|v| v.to_str().ok())
@@ -70,6 +78,7 @@ impl Body {
             inner,
             call,
             guest,
+            over,
             missing,
             whole,
             failing: None,
@@ -119,16 +128,34 @@ impl GuestBody {
         if self.call.is_cut() {
             return self.fail(cx, BodyError::Stopped);
         }
+        if let Some(over) = &self.over
+            && over.poll(cx).is_ready()
+        {
+            count(&self.call.counters().too_large);
+            return self.fail(cx, BodyError::RequestTooLarge);
+        }
         match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
             Some(Ok(frame)) => {
-                if let (Some(missing), Some(data)) = (&mut self.missing, frame.data_ref()) {
-                    *missing = missing.saturating_sub(data.len() as u64);
+                match (&mut self.missing, frame.data_ref()) {
+                    (Some(missing), Some(data)) => match missing.checked_sub(data.len() as u64) {
+                        Some(less) => *missing = less,
+                        None => return self.fail(cx, BodyError::Length),
+                    },
+                    (Some(missing), None) if *missing > 0 => {
+                        return self.fail(cx, BodyError::Length);
+                    }
+                    (None, Some(_)) => {}
+                    // The server asks for nothing after trailers.
+                    (_, None) => self.whole = true,
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => self.fail(cx, BodyError::Guest(error)),
             // The guest's end of the body is also gone when the guest is.
             None => match self.call.outcome() {
+                Outcome::Running | Outcome::Done if self.missing.is_some_and(|n| n > 0) => {
+                    self.fail(cx, BodyError::Length)
+                }
                 Outcome::Running | Outcome::Done => {
                     self.whole = true;
                     Poll::Ready(None)

@@ -11,22 +11,27 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::task::AtomicWaker;
-use http::{Request, Response};
+use futures::{future::BoxFuture, task::AtomicWaker};
+use http::{Request, Response, uri};
+use http_body_util::BodyExt as _;
 use hyper::body::Body as HttpBody;
 use tokio::{sync::oneshot, task::AbortHandle, time};
-use wasmtime::{AsContextMut as _, PoolConcurrencyLimitError, Store};
+use wasmtime::{AsContextMut as _, PoolConcurrencyLimitError, Store, component::Accessor};
 use wasmtime_wasi_http::{
-    WasiBody, WasiHttpView as _,
-    p2::bindings::{ProxyPre, http::types::Scheme},
-    p3::{self, bindings::ServicePre},
+    WasiBody, WasiHttpHooks, WasiHttpView as _,
+    p2::{self, bindings::http::types::Scheme},
+    p3,
 };
 
 use super::{
     answer::Answer,
+    authority,
     body::Body,
-    counters::count,
+    counters::{Counters, count},
     handler::{Export, Handler},
+    instances::{NoRoom, Proxy},
+    lane::Laned,
+    limit,
 };
 use crate::{engine::InstanceLimits, fault::Reason, plugin::StoreState};
 
@@ -71,7 +76,10 @@ pub(super) struct Call {
 }
 
 /// A response's head, with a body that goes on; or the words of an error code that the guest answered with.
-type Head = Result<Response<WasiBody>, String>;
+pub(super) type Head = Result<Response<WasiBody>, String>;
+
+/// Whether a request's body was sent to the guest as a whole.
+type Sent = Result<(), wasmtime_wasi_http::Error>;
 
 impl Call {
     /// Counts a request; none if the handler's generation has ended.
@@ -87,20 +95,31 @@ impl Call {
         })
     }
 
-    /// Answers a request. Dropping the future stops the guest, and so does dropping the response's body unread.
-    pub async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Response<Body>
+    /// Answers a request, whose body may have `max_body` bytes. Dropping the future stops the guest, and so does dropping the
+    /// response's body unread.
+    pub async fn answer<B>(self: Arc<Self>, request: Request<B>, max_body: u64) -> Response<Body>
     where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<wasmtime_wasi_http::Error>,
+        B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
+        B::Error: Into<wasmtime_wasi_http::Error> + Send,
     {
+        let Some((request, over)) = limit::bound(request, max_body) else {
+            return self.too_large().response();
+        };
         let method = request.method().clone();
         let (sender, receiver) = oneshot::channel();
-        let guest = StopOnDrop(Some(
-            tokio::spawn(self.clone().run(request, sender)).abort_handle(),
-        ));
-        match receiver.await {
+        let task = Laned::new(self.clone().run(request, sender), self.handler.slow.clone());
+        let guest = StopOnDrop(Some(tokio::spawn(task).abort_handle()));
+        let head = match &over {
+            None => receiver.await,
+            Some(over) => tokio::select! {
+                biased;
+                () = poll_fn(|cx| over.poll(cx)) => return self.too_large().response(),
+                head = receiver => head,
+            },
+        };
+        match head {
             Ok(Ok(response)) => {
-                if let Export::P3(_) = self.handler.export {
+                if let Export::P3(_) = self.handler.instances.export {
                     // The guest goes on to write its body; what it has written before the server first asks for it is
                     // sent together with the head, and with the end if it is short.
                     turn().await;
@@ -110,7 +129,7 @@ impl Call {
                     body,
                     self,
                     guest.keep(),
-                    &method,
+                    (&method, over),
                     (head.status, &head.headers),
                 );
                 Response::from_parts(head, body)
@@ -122,6 +141,16 @@ impl Call {
             }
             Err(_) => self.no_answer().response(),
         }
+    }
+
+    fn too_large(&self) -> Answer {
+        count(&self.handler.counters.too_large);
+        Answer::TooLarge
+    }
+
+    /// The counters of its workload.
+    pub fn counters(&self) -> &Counters {
+        &self.handler.counters
     }
 
     /// What to answer in place of a guest that ended first.
@@ -148,14 +177,34 @@ impl Call {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<wasmtime_wasi_http::Error>,
     {
-        let mut store = self.handler.template.store();
-        // Declared after the store, and so dropped before it: whoever finds the instance gone also finds why.
+        let Some(shared) = &self.handler.shared else {
+            return self.run_alone(request, sender).await;
+        };
+        let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
         let end = End(&self);
+        match shared.run(&self, (request, sender)).await {
+            Ok(outcome) => end.set(outcome),
+            // All of them have as many requests as they may; a further instance is this request's own.
+            Err((request, sender)) => self.run_alone(request, sender).await,
+        }
+    }
+
+    /// Runs the guest in an instance that nobody else uses meanwhile.
+    async fn run_alone<B>(&self, request: Request<B>, sender: oneshot::Sender<Head>)
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<wasmtime_wasi_http::Error>,
+    {
         let handler = &self.handler;
+        let mut taken = None;
+        // Declared after the instance, and so dropped before it: whoever finds the instance gone also finds why.
+        let end = End(self);
         let guest = async {
-            match &handler.export {
-                Export::P2(pre) => run_p2(pre, &mut store, request, sender).await,
-                Export::P3(pre) => self.run_p3(pre, &mut store, request, sender).await,
+            let instance = taken.insert(handler.instances.take().await.ok_or(NoRoom)?);
+            let (store, proxy) = instance.started(&handler.instances.export).await?;
+            match proxy {
+                Proxy::P2(proxy) => call_p2(proxy, store, request, sender).await,
+                Proxy::P3(service) => self.call_p3(service, store, request, sender).await,
             }
         };
         let result = tokio::select! {
@@ -165,11 +214,24 @@ impl Call {
             () = handler.flight.cut() => { end.set(Outcome::Stopped); return }
             () = time::sleep(handler.timeout) => None,
         };
-        end.set(self.judge(result, store.data().limits()));
+        let limits = taken
+            .as_ref()
+            .map(|instance| instance.store.data().limits());
+        let outcome = self.judge(result.as_ref(), limits);
+        end.set(outcome);
+        if outcome == Outcome::Done
+            && let Some(instance) = taken.take()
+        {
+            handler.instances.give_back(instance);
+        }
     }
 
     /// Counts and logs how a guest ended; no result means that its time was over.
-    fn judge(&self, result: Option<wasmtime::Result<()>>, limits: &InstanceLimits) -> Outcome {
+    pub fn judge(
+        &self,
+        result: Option<&wasmtime::Result<()>>,
+        limits: Option<&InstanceLimits>,
+    ) -> Outcome {
         let Handler {
             counters,
             label,
@@ -191,11 +253,11 @@ impl Call {
                     Outcome::OutOfTime,
                 )
             }
-            Some(Err(error)) if error.is::<PoolConcurrencyLimitError>() => {
+            Some(Err(error)) if error.is::<PoolConcurrencyLimitError>() || error.is::<NoRoom>() => {
                 failed(&counters.rejected, "NoFreeInstance", &error, Outcome::Full)
             }
-            Some(Err(error)) if limits.was_refused() => {
-                let detail = format_args!("limit {} bytes: {error:#}", limits.max_memory());
+            Some(Err(error)) if let Some(refusal) = limits.and_then(InstanceLimits::refusal) => {
+                let detail = format_args!("{refusal}: {error:#}");
                 failed(
                     &counters.out_of_memory,
                     Reason::MemoryLimit.as_str(),
@@ -215,9 +277,9 @@ impl Call {
         }
     }
 
-    async fn run_p3<B>(
+    async fn call_p3<B>(
         &self,
-        pre: &ServicePre<StoreState>,
+        service: &p3::bindings::Service,
         store: &mut Store<StoreState>,
         request: Request<B>,
         sender: oneshot::Sender<Head>,
@@ -226,24 +288,70 @@ impl Call {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<wasmtime_wasi_http::Error>,
     {
-        let (request, transmitted) = p3::Request::from_http(store.data_mut().http().hooks, request);
-        let service = pre.instantiate_async(&mut *store).await?;
+        let (request, transmitted) = received(store.data_mut().http().hooks, request);
         store
             .run_concurrent(async |accessor| -> wasmtime::Result<()> {
-                let head = match service.handle(accessor, request).await? {
-                    Ok(response) => Ok(accessor.with(|mut store| {
-                        response.into_http(store.as_context_mut(), transmitted)
-                    })?),
-                    Err(code) => Err(code.to_string()),
+                let head = |head| {
+                    let _ = sender.send(head);
                 };
-                let _ = sender.send(head);
-                // A task goes on after it has returned, for example to write the body;
+                self.serve_p3(service, accessor, (request, transmitted), head)
+                    .await?;
+                // A task goes on after it has returned.
                 poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
-                // and the host may still have to move a body that the guest got from elsewhere.
-                poll_fn(|cx| self.poll_ended(cx)).await;
                 Ok(())
             })
             .await?
+    }
+
+    /// The same as [`Call::serve_p3`] for a request that is not yet in the instance.
+    pub async fn serve_shared(
+        &self,
+        service: &p3::bindings::Service,
+        accessor: &Accessor<StoreState>,
+        request: Request<WasiBody>,
+        send: impl FnOnce(Head),
+    ) -> wasmtime::Result<()> {
+        let request = accessor.with(|mut store| {
+            let mut store = store.as_context_mut();
+            let hooks = store.data_mut().http().hooks;
+            let (request, transmitted) = received(hooks, request);
+            let transmitted: BoxFuture<'static, Sent> = Box::pin(transmitted);
+            (request, transmitted)
+        });
+        self.serve_p3(service, accessor, request, send).await
+    }
+
+    /// Calls the handler of an instance that runs, and waits until its response is read.
+    pub async fn serve_p3(
+        &self,
+        service: &p3::bindings::Service,
+        accessor: &Accessor<StoreState>,
+        (request, transmitted): (p3::Request, impl Future<Output = Sent> + Send + 'static),
+        send: impl FnOnce(Head),
+    ) -> wasmtime::Result<()> {
+        send(match service.handle(accessor, request).await? {
+            Ok(response) => Ok(accessor
+                .with(|mut store| response.into_http(store.as_context_mut(), transmitted))?),
+            Err(code) => Err(code.to_string()),
+        });
+        // The guest writes the body after it has returned, and the host may have to move one that the guest got from elsewhere.
+        poll_fn(|cx| self.poll_ended(cx)).await;
+        Ok(())
+    }
+
+    /// What the request is for.
+    pub fn handler(&self) -> &Arc<Handler> {
+        &self.handler
+    }
+
+    /// Says how the guest ended; the first word counts.
+    pub fn finish(&self, outcome: Outcome) {
+        let _ = self.outcome.compare_exchange(
+            Outcome::Running as u8,
+            outcome as u8,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        );
     }
 
     /// How the guest ended, if it has.
@@ -266,7 +374,7 @@ impl Call {
         self.waiting.wake();
     }
 
-    fn poll_ended(&self, cx: &std::task::Context<'_>) -> Poll<()> {
+    pub fn poll_ended(&self, cx: &std::task::Context<'_>) -> Poll<()> {
         self.waiting.register(cx.waker());
         if self.ended.load(Ordering::Acquire) {
             Poll::Ready(())
@@ -274,6 +382,22 @@ impl Call {
             Poll::Pending
         }
     }
+}
+
+/// A request as WASI 0.3 has it, with scheme and authority even if they were not written where HTTP/1.1 need not have them.
+fn received<B>(
+    hooks: &mut dyn WasiHttpHooks,
+    request: Request<B>,
+) -> (p3::Request, impl Future<Output = Sent> + Send + 'static)
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<wasmtime_wasi_http::Error>,
+{
+    let authority = authority::of(&request);
+    let (mut request, transmitted) = p3::Request::from_http(hooks, request);
+    request.scheme.get_or_insert(uri::Scheme::HTTP);
+    request.authority = request.authority.or(authority);
+    (request, transmitted)
 }
 
 /// Lets the tasks that are ready on this thread have their turn. Unlike Tokio's `yield_now` it does not look at sockets.
@@ -289,8 +413,8 @@ async fn turn() {
     .await;
 }
 
-async fn run_p2<B>(
-    pre: &ProxyPre<StoreState>,
+async fn call_p2<B>(
+    proxy: &p2::bindings::Proxy,
     store: &mut Store<StoreState>,
     request: Request<B>,
     sender: oneshot::Sender<Head>,
@@ -300,11 +424,14 @@ where
     B::Error: Into<wasmtime_wasi_http::Error>,
 {
     let mut http = store.data_mut().http();
-    let request = http.new_incoming_request(Scheme::Http, request)?;
+    let scheme = match request.uri().scheme() {
+        Some(scheme) if *scheme == uri::Scheme::HTTPS => Scheme::Https,
+        _ => Scheme::Http,
+    };
+    let request = http.new_incoming_request(scheme, request)?;
     let out = http.new_response_outparam_from_callback(move |head| {
         let _ = sender.send(head.map_err(|code| code.to_string()));
     })?;
-    let proxy = pre.instantiate_async(&mut *store).await?;
     proxy
         .wasi_http_incoming_handler()
         .call_handle(store, request, out)
@@ -322,7 +449,7 @@ struct End<'a>(&'a Call);
 
 impl End<'_> {
     fn set(&self, outcome: Outcome) {
-        self.0.outcome.store(outcome as u8, Ordering::Release);
+        self.0.finish(outcome);
     }
 }
 

@@ -11,7 +11,10 @@ pub(super) struct Counters {
     pub out_of_time: AtomicU64,
     pub unanswered: AtomicU64,
     pub rejected: AtomicU64,
+    pub too_large: AtomicU64,
     pub denied: AtomicU64,
+    pub prohibited: AtomicU64,
+    pub limited: AtomicU64,
 }
 
 /// Counts of one workload at one moment; they only grow as long as the workload exists, but for `in_flight`.
@@ -30,8 +33,14 @@ pub struct HttpSnapshot {
     pub unanswered: u64,
     /// For which there was no free instance.
     pub rejected: u64,
+    /// Whose body was larger than the server takes.
+    pub too_large: u64,
     /// Calls of the component to hosts that it may not call.
     pub denied: u64,
+    /// Calls to allowed hosts that lead only to blocked addresses.
+    pub prohibited: u64,
+    /// Calls for which there was no connection in time, because the workload had as many as it may.
+    pub connection_limited: u64,
     /// Requests that have not ended.
     pub in_flight: u64,
 }
@@ -47,7 +56,10 @@ impl Counters {
             out_of_time: get(&self.out_of_time),
             unanswered: get(&self.unanswered),
             rejected: get(&self.rejected),
+            too_large: get(&self.too_large),
             denied: get(&self.denied),
+            prohibited: get(&self.prohibited),
+            connection_limited: get(&self.limited),
             in_flight,
         }
     }

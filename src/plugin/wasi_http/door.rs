@@ -5,6 +5,8 @@
 
 use std::{
     collections::BTreeMap,
+    future::poll_fn,
+    pin::{Pin, pin},
     sync::{
         Mutex,
         atomic::{AtomicU32, Ordering},
@@ -53,8 +55,10 @@ enum State {
     New,
     /// It was told nothing, and when it came this many connections had been closed.
     Open { id: u64, closed: u32 },
-    /// It was told to close.
-    Told,
+    /// It was told to close, and may still take a request that was on its way.
+    Closing { id: u64 },
+    /// It takes no request any more.
+    Closed,
 }
 
 /// A connection that can be closed when it has nothing to do.
@@ -63,8 +67,35 @@ pub(super) trait Graceful {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Self::End>;
 
-    /// Closes it: at once, or after the answer to the request in flight.
+    /// Closes it: at once, or after the answers to the requests in flight.
     fn close(&mut self);
+
+    /// Ready when it takes no request any more, after it was closed.
+    fn poll_settled(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+}
+
+/// What comes before a connection's first request.
+struct Before<'a, F> {
+    future: Pin<&'a mut F>,
+    closed: bool,
+}
+
+impl<F: Future> Graceful for Before<'_, F> {
+    type End = Option<F::Output>;
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Self::End> {
+        match self.future.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending if self.closed => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn close(&mut self) {
+        self.closed = true;
+    }
 }
 
 impl Door {
@@ -127,6 +158,15 @@ impl Door {
 }
 
 impl Visit<'_> {
+    /// Waits for something before there can be a request; none if the connection was told to close first.
+    pub async fn before<F: Future>(&mut self, future: F) -> Option<F::Output> {
+        let mut before = Before {
+            future: pin!(future),
+            closed: false,
+        };
+        poll_fn(|cx| self.poll(&mut before, cx)).await
+    }
+
     /// Drives a connection. It is to be polled by one task alone.
     pub fn poll<C: Graceful>(&mut self, connection: &mut C, cx: &mut Context<'_>) -> Poll<C::End> {
         // First what has come in: a request that is there is not turned away.
@@ -136,21 +176,30 @@ impl Visit<'_> {
         }
         match self.state {
             State::New => self.state = self.door.register(cx.waker()),
-            State::Open { closed, .. }
+            State::Open { id, closed }
                 if closed != self.door.state.load(Ordering::Relaxed) / CLOSED =>
             {
                 connection.close();
-                self.leave();
-                return connection.poll(cx);
+                self.state = State::Closing { id };
+                let polled = connection.poll(cx);
+                self.settle(connection, cx);
+                return polled;
             }
-            State::Open { .. } | State::Told => {}
+            State::Closing { .. } => self.settle(connection, cx),
+            State::Open { .. } | State::Closed => {}
         }
         Poll::Pending
     }
 
+    fn settle<C: Graceful>(&mut self, connection: &mut C, cx: &mut Context<'_>) {
+        if connection.poll_settled(cx).is_ready() {
+            self.leave();
+        }
+    }
+
     fn leave(&mut self) {
-        if let State::Open { id, .. } = self.state {
-            self.state = State::Told;
+        if let State::Open { id, .. } | State::Closing { id } = self.state {
+            self.state = State::Closed;
             lock(&self.door.visits).wakers.remove(&id);
             self.door.told.notify_waiters();
         }
@@ -165,7 +214,7 @@ impl Drop for Visit<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::Cell, future::poll_fn, pin::pin};
+    use std::cell::Cell;
 
     use futures::FutureExt as _;
 
@@ -176,6 +225,8 @@ mod tests {
     struct Fake {
         busy: Cell<bool>,
         closing: bool,
+        /// A request may be on its way.
+        unsettled: Cell<bool>,
     }
 
     impl Graceful for Fake {
@@ -191,6 +242,14 @@ mod tests {
 
         fn close(&mut self) {
             self.closing = true;
+        }
+
+        fn poll_settled(&mut self, _: &mut Context<'_>) -> Poll<()> {
+            if self.unsettled.get() {
+                Poll::Pending
+            } else {
+                Poll::Ready(())
+            }
         }
     }
 
@@ -223,6 +282,37 @@ mod tests {
         busy.busy.set(false);
         assert!(step(&mut second, &mut busy).await);
         assert!(!step(&mut late, &mut other).await && !other.closing);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_may_be_on_its_way_is_waited_for() {
+        let door = Door::default();
+        let (mut visit, mut connection) = (door.enter(), Fake::default());
+        connection.busy.set(true);
+        connection.unsettled.set(true);
+        assert!(!step(&mut visit, &mut connection).await);
+        let mut close = pin!(door.close());
+        assert!(close.as_mut().now_or_never().is_none());
+        assert!(!step(&mut visit, &mut connection).await && connection.closing);
+        assert!(close.as_mut().now_or_never().is_none());
+        connection.unsettled.set(false);
+        assert!(!step(&mut visit, &mut connection).await);
+        assert!(close.as_mut().now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn before_its_first_request_a_connection_ends_when_it_is_told() {
+        let door = Door::default();
+        let mut visit = door.enter();
+        assert_eq!(visit.before(async { 1 }).await, Some(1));
+        let mut before = Box::pin(visit.before(std::future::pending::<()>()));
+        assert!(before.as_mut().now_or_never().is_none());
+        let mut close = pin!(door.close());
+        assert!(close.as_mut().now_or_never().is_none());
+        assert_eq!(before.as_mut().now_or_never(), Some(None));
+        drop(before);
+        drop(visit);
+        assert!(close.as_mut().now_or_never().is_some());
     }
 
     #[tokio::test]

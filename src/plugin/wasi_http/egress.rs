@@ -1,13 +1,27 @@
-//! Which hosts a component may call, and what happens when it calls another.
+//! Which hosts a component may call, and how it is done.
+//!
+//! A call is allowed by a rule of the component's `allowedHosts`; then a connection of its workload's [pool] is used, or one is
+//! made to an address that was judged: names are looked up once, and the very address that was found good is connected to.
+//! Redirects are the guest's own to follow, and are judged as any call.
+
+mod body;
+mod connect;
+mod denied;
+mod exchange;
+mod outside;
+mod pool;
+mod target;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::HashSet,
     io,
-    sync::{Arc, LazyLock, Mutex, PoisonError},
-    time::Duration,
+    net::IpAddr,
+    sync::{Arc, LazyLock},
 };
 
-use http::{HeaderName, Request, Response, Uri, uri::Scheme};
+use futures::FutureExt as _;
+use http::{HeaderName, Request, Response, uri::Scheme};
 use http_body_util::BodyExt as _;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi_http::{
@@ -16,24 +30,26 @@ use wasmtime_wasi_http::{
     p3::bindings::http::types as p3,
 };
 
-use super::{
-    counters::{Counters, count},
-    handler::Label,
+use self::{
+    denied::Denials,
+    exchange::{Exchanged, exchange},
+    target::Target,
 };
-use crate::{plugin::Slots, spec::AllowedHost};
+use super::{counters::Counters, handler::Label};
+use crate::{
+    plugin::{Notices, Slots},
+    spec::{self, AllowedHost, Prohibited},
+};
 
-/// Time to connect, unless the component says otherwise.
-const CONNECT: Duration = Duration::from_secs(10);
-
-/// Destinations that are logged once each; beyond, denials are only counted.
-const LOGGED: usize = 64;
+pub use outside::EgressSnapshot;
+pub(super) use {outside::Outside, pool::Pool};
 
 /// What one component may call; the slot that its instances share.
 pub(super) struct Egress {
     allowed: Vec<AllowedHost>,
+    pool: Arc<Pool>,
     counters: Arc<Counters>,
-    label: Label,
-    logged: Mutex<HashSet<String>>,
+    denials: Denials,
 }
 
 /// The part of a store that belongs to `wasi:http`.
@@ -64,80 +80,111 @@ impl HttpState {
     }
 }
 
+/// What counts a denial among those of the component that these slots are of; nothing if it has no part in `wasi:http`.
+pub(in crate::plugin) fn denial_counter(slots: &Slots) -> Box<dyn Fn() + Send + Sync> {
+    match slots.get_shared::<Egress>() {
+        Some(egress) => Box::new(move || egress.denials.count()),
+        None => Box::new(|| ()),
+    }
+}
+
 impl Egress {
-    pub fn new(allowed: Vec<AllowedHost>, counters: Arc<Counters>, label: Label) -> Self {
+    pub fn new(
+        allowed: Vec<AllowedHost>,
+        pool: &Arc<Pool>,
+        counters: &Arc<Counters>,
+        label: Label,
+        notices: Notices,
+    ) -> Self {
+        let totals = pool.outside.totals.clone();
         Self {
             allowed,
-            counters,
-            label,
-            logged: Mutex::default(),
+            pool: pool.clone(),
+            counters: counters.clone(),
+            denials: Denials::new(counters.clone(), totals, label, notices),
         }
     }
 
     /// Whether these are the rules of this component.
     pub fn is_of(&self, component: &str) -> bool {
-        *self.label.component == *component
-    }
-
-    /// Whether the component may call this; if not, it is counted, and logged if it is new.
-    fn allows(&self, uri: &Uri) -> bool {
-        let scheme = uri.scheme_str().unwrap_or_default();
-        let host = uri.host().unwrap_or_default();
-        let port = uri
-            .port_u16()
-            .unwrap_or(if scheme == "https" { 443 } else { 80 });
-        if self
-            .allowed
-            .iter()
-            .any(|entry| entry.allows(scheme, host, port))
-        {
-            return true;
-        }
-        count(&self.counters.denied);
-        let rule = format!("{scheme}://{host}:{port}");
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        if logged.len() < LOGGED && logged.insert(rule.clone()) {
-            let Label {
-                namespace,
-                workload,
-                component,
-            } = &self.label;
-            tracing::warn!(
-                %namespace, %workload, %component, rule,
-                "outgoing request denied; if it is wanted, add the rule to the component's allowedHosts"
-            );
-        }
-        false
+        *self.denials.label.component == *component
     }
 }
 
-type SendResult = Result<(
-    Response<WasiBody>,
-    Box<dyn Future<Output = Result<()>> + Send>,
-)>;
+/// A call that is allowed, as far as its URL goes.
+struct Call {
+    egress: Arc<Egress>,
+    target: Target,
+}
+
+impl Call {
+    /// Judges a call; if it is denied, that is counted, and told if it is new.
+    fn new(egress: &Arc<Egress>, target: Target) -> Option<Self> {
+        let (scheme, host, port) = (target.scheme(), &target.host, target.port);
+        let mut rules = egress.allowed.iter();
+        if !rules.any(|rule| rule.allows(scheme, host, port)) {
+            egress.denials.denied(&target);
+            return None;
+        }
+        Some(Self {
+            egress: egress.clone(),
+            target,
+        })
+    }
+
+    fn pool(&self) -> &Arc<Pool> {
+        &self.egress.pool
+    }
+
+    /// Why an address may not be connected to, if it may not.
+    fn judge(&self, address: IpAddr) -> Option<Prohibited> {
+        let Target { host, port, .. } = &self.target;
+        let destination = (self.target.scheme(), host.as_str(), *port);
+        let networks = &self.pool().outside.networks;
+        spec::prohibited(&self.egress.allowed, networks, destination, address)
+    }
+
+    /// None of the target's addresses may be connected to.
+    fn tell_prohibited(&self, address: IpAddr, why: &Prohibited) {
+        self.egress.denials.prohibited(&self.target, address, why);
+    }
+}
+
+type Sending = Box<dyn Future<Output = Result<()>> + Send>;
+type SendResult = Result<(Response<WasiBody>, Sending)>;
 
 impl WasiHttpHooks for Hooks {
     fn send_request(
         &mut self,
         request: Request<WasiBody>,
         options: Option<RequestOptions>,
-        _processed: Box<dyn Future<Output = Result<()>> + Send>,
+        processed: Sending,
     ) -> Box<dyn Future<Output = SendResult> + Send> {
-        if !self
-            .0
-            .as_ref()
-            .is_some_and(|egress| egress.allows(request.uri()))
-        {
+        let Some(target) = Target::of(request.uri()) else {
+            return Box::new(async { Err(Error::HttpRequestUriInvalid) });
+        };
+        let call = self.0.as_ref().and_then(|egress| Call::new(egress, target));
+        let Some(call) = call else {
             return Box::new(async { Err(Error::HttpRequestDenied) });
-        }
-        let mut options = options.unwrap_or_default();
-        options.connect_timeout.get_or_insert(CONNECT);
+        };
+        // In WASI 0.2 nobody asks how the request went: this has no more to say from the beginning, and Wasmtime would log
+        // each failure that it is told of, as often as a guest likes.
+        let asked = Box::into_pin(processed).now_or_never().is_none();
         Box::new(async move {
-            let (response, io) =
-                wasmtime_wasi_http::default_send_request(request, Some(options)).await?;
+            let Exchanged {
+                response,
+                sent,
+                progress,
+            } = exchange(&call, request, options).await?;
+            let sending = async move {
+                if !asked || sent.await.is_ok() {
+                    return Ok(());
+                }
+                Err(progress.take_error().unwrap_or(Error::ConnectionTerminated))
+            };
             Ok((
                 response.map(|body| body.boxed_unsync()),
-                Box::new(io) as Box<_>,
+                Box::new(sending) as Box<_>,
             ))
         })
     }

@@ -2,19 +2,23 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use tokio::runtime::Handle;
 use wasmtime_wasi_http::{p2::bindings::ProxyPre, p3::bindings::ServicePre};
 
-use super::{counters::Counters, flight::Flight};
+use super::{counters::Counters, flight::Flight, instances::Instances, shared::Shared};
 use crate::{
     fault::{Fault, Reason, Stage},
-    plugin::{Linked, StoreState, StoreTemplate},
+    plugin::{Linked, StoreState},
 };
 
 /// One component of one generation, ready to be called.
 pub(super) struct Handler {
-    pub export: Export,
-    pub template: Arc<StoreTemplate>,
+    pub instances: Arc<Instances>,
+    /// Instances that serve several requests at the same time, if the workload asks for such.
+    pub shared: Option<Shared>,
     pub timeout: Duration,
+    /// Where its guests go that take long.
+    pub slow: Option<Handle>,
     pub flight: Flight,
     pub counters: Arc<Counters>,
     pub label: Label,

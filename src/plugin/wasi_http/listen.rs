@@ -4,34 +4,31 @@
 //! guest that spins gives way to the other requests of its worker at each tick of the engine's clock.
 
 use std::{
-    convert::Infallible,
-    future::poll_fn,
-    io, mem,
+    future, io, mem,
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     num::NonZeroUsize,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use hyper::{
-    body::Incoming,
-    server::conn::http1,
-    service::{HttpService, service_fn},
-};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     runtime,
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time,
 };
 
-use super::{Options, body::Body, door::Graceful, ports::Port, serve::Ingress};
+use super::{
+    Options,
+    connection::{Connections, Way},
+    lane::SlowLane,
+    ports::Port,
+    serve::Ingress,
+    tls::{Tls, TlsFiles},
+};
 
 /// Connections that the system keeps until they are accepted.
 const BACKLOG: u32 = 1024;
@@ -42,11 +39,29 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Pause before another try to open a port.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// An open port and its threads; dropping it closes both and cuts all connections.
+/// Open ports and their threads; dropping it closes both and cuts all connections.
 pub(super) struct Listening {
     address: SocketAddr,
+    https: Option<SocketAddr>,
     stop: Option<oneshot::Sender<()>>,
     threads: Vec<JoinHandle<()>>,
+    _slow: SlowLane,
+}
+
+/// It cannot be listened.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(super) struct OpenError {
+    /// What, and what to do.
+    pub message: String,
+    pub source: io::Error,
+}
+
+/// The port for HTTPS.
+struct Https {
+    listener: TcpListener,
+    address: SocketAddr,
+    tls: Arc<Tls>,
 }
 
 /// Opens further ports, which the same threads serve.
@@ -66,8 +81,7 @@ enum Order {
 /// A connection, and its share of the limit.
 struct Accepted {
     stream: TcpStream,
-    /// The port that it came by; none is the main one.
-    port: Option<Arc<Port>>,
+    way: Way,
     _permit: OwnedSemaphorePermit,
     load: Load,
 }
@@ -82,25 +96,43 @@ struct Worker {
 }
 
 impl Listening {
-    /// Binds the port and starts the threads. Must be called within a Tokio runtime.
+    /// Reads the certificate, binds the ports and starts the threads. Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// From binding, or from starting a thread.
-    pub fn open(options: &Options, ingress: &Arc<Ingress>) -> io::Result<Self> {
-        let listener = bind(options.address)?;
+    /// What cannot be read, bound or started.
+    pub fn open(options: &Options, ingress: &Arc<Ingress>) -> Result<Self, OpenError> {
+        let https = options.https.as_ref();
+        let https = https.map(|(a, files)| Https::open(*a, files)).transpose()?;
+        let listener = listen(options.address)?;
+        Self::start(options, ingress, listener, https).map_err(|source| OpenError {
+            message: "the HTTP server's threads cannot be started".to_owned(),
+            source,
+        })
+    }
+
+    fn start(
+        options: &Options,
+        ingress: &Arc<Ingress>,
+        listener: TcpListener,
+        https: Option<Https>,
+    ) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let count = options
             .workers
             .or_else(|| thread::available_parallelism().ok())
-            .map_or(1, NonZeroUsize::get);
+            .unwrap_or(NonZeroUsize::MIN);
+        let slow = SlowLane::new(count)?;
+        let count = count.get();
+        // A server is opened once.
+        let _ = slow.handle().map(|handle| ingress.slow.set(handle));
         let mut workers = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count + 1);
         for index in 0..count {
             let (connections, queue) = mpsc::unbounded_channel();
             let runtime = runtime()?;
-            let (ingress, head_timeout) = (ingress.clone(), options.head_timeout);
+            let common = Connections::new(ingress.clone(), options);
             threads.push(spawn(format!("washlet-http-{index}"), move || {
-                runtime.block_on(work(queue, ingress, head_timeout));
+                runtime.block_on(work(queue, common));
                 // Not by dropping it, which would wait for a name that somebody looks up.
                 runtime.shutdown_background();
             })?);
@@ -124,28 +156,57 @@ impl Listening {
             permits,
         };
         let ingress = ingress.clone();
+        let https_address = https.as_ref().map(|https| https.address);
         // Last in the list and first to end: the workers end when it has dropped its ends of them.
         threads.push(spawn("washlet-accept".to_owned(), move || {
             runtime.block_on(async {
                 tokio::select! {
                     _ = stopped => {}
                     () = further_ports(queue, &acceptor, &ingress) => {}
-                    Err(error) = acceptor.accept(listener, None) => {
+                    Err(error) = acceptor.accept(listener, Way::Main) => {
                         tracing::error!(%error, "HTTP connections are no longer accepted");
+                    }
+                    Err(error) = acceptor.accept_https(https) => {
+                        tracing::error!(%error, "HTTPS connections are no longer accepted");
                     }
                 }
             });
+            drop(acceptor);
+            // Not by dropping it, which would wait for a file that is being read.
+            runtime.shutdown_background();
         })?);
         Ok(Self {
             address,
+            https: https_address,
             stop: Some(stop),
             threads,
+            _slow: slow,
         })
     }
 
-    /// The address with the real port.
+    /// The main address, with the real port.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address for HTTPS, with the real port.
+    pub fn https_address(&self) -> Option<SocketAddr> {
+        self.https
+    }
+}
+
+impl Https {
+    fn open(address: SocketAddr, files: &TlsFiles) -> Result<Self, OpenError> {
+        let tls = Tls::load(files.clone()).map_err(|source| OpenError {
+            message: "HTTPS cannot be served without its certificate and key".to_owned(),
+            source,
+        })?;
+        let listener = listen(address)?;
+        Ok(Self {
+            address: listener.local_addr().unwrap_or(address),
+            listener,
+            tls: Arc::new(tls),
+        })
     }
 }
 
@@ -187,6 +248,15 @@ impl Drop for Listening {
     }
 }
 
+fn listen(address: SocketAddr) -> Result<TcpListener, OpenError> {
+    bind(address).map_err(|source| OpenError {
+        message: format!(
+            "cannot listen on {address}; choose another port, or find who has this one"
+        ),
+        source,
+    })
+}
+
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() {
         tokio::net::TcpSocket::new_v4()
@@ -220,7 +290,7 @@ struct Acceptor {
 
 impl Acceptor {
     /// Accepts connections for ever; an error of one of them, or a lack of resources, is not the end.
-    async fn accept(&self, listener: TcpListener, port: Option<Arc<Port>>) -> io::Result<()> {
+    async fn accept(&self, listener: TcpListener, way: Way) -> io::Result<()> {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let mut failing = false;
         loop {
@@ -236,7 +306,7 @@ impl Acceptor {
                     let Ok(permit) = self.permits.clone().acquire_owned().await else {
                         return Ok(());
                     };
-                    self.give(stream, permit, port.clone());
+                    self.give(stream, permit, way.clone());
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -249,14 +319,25 @@ impl Acceptor {
         }
     }
 
+    /// The same for HTTPS, with the certificate as it is in its files; if it is not wanted, this takes for ever too.
+    async fn accept_https(&self, https: Option<Https>) -> io::Result<()> {
+        let Some(Https { listener, tls, .. }) = https else {
+            return future::pending().await;
+        };
+        tokio::select! {
+            ended = self.accept(listener, Way::Https(tls.clone())) => ended,
+            () = tls.follow() => Ok(()),
+        }
+    }
+
     /// Gives a connection to the worker that has the fewest.
-    fn give(&self, stream: TcpStream, permit: OwnedSemaphorePermit, port: Option<Arc<Port>>) {
+    fn give(&self, stream: TcpStream, permit: OwnedSemaphorePermit, way: Way) {
         let load = |worker: &&Worker| worker.load.load(Ordering::Relaxed);
         if let Some(worker) = self.workers.iter().min_by_key(load) {
             worker.load.fetch_add(1, Ordering::Relaxed);
             let _ = worker.connections.send(Accepted {
                 stream,
-                port,
+                way,
                 _permit: permit,
                 load: Load(worker.load.clone()),
             });
@@ -277,7 +358,7 @@ async fn further_ports(
             Order::Accept(listener, port) => tokio::spawn(async move {
                 tokio::select! {
                     () = port.unwanted() => {}
-                    Err(error) = acceptor.accept(listener, Some(port.clone())) => {
+                    Err(error) = acceptor.accept(listener, Way::Port(port.clone())) => {
                         tracing::error!(%error, port = port.number, "connections are no longer accepted");
                         port.unwanted().await;
                     }
@@ -311,54 +392,18 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// Serves the connections of one worker until the acceptor is gone.
-async fn work(
-    mut queue: mpsc::UnboundedReceiver<Accepted>,
-    ingress: Arc<Ingress>,
-    head_timeout: Duration,
-) {
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
-        .keep_alive(true)
-        .pipeline_flush(true);
+async fn work(mut queue: mpsc::UnboundedReceiver<Accepted>, common: Arc<Connections>) {
     while let Some(accepted) = queue.recv().await {
-        let (http, ingress) = (http.clone(), ingress.clone());
+        let common = common.clone();
         tokio::spawn(async move {
             let Accepted {
                 stream,
-                port,
+                way,
                 _permit,
                 load: _load,
             } = accepted;
-            let Ok(stream) = tokio::net::TcpStream::from_std(stream) else {
-                return;
-            };
-            let service = service_fn(|request| ingress.serve(request, port.as_deref()));
-            let mut connection = http.serve_connection(TokioIo::new(stream), service);
-            let mut visit = port
-                .as_ref()
-                .map_or(&ingress.door, |port| &port.door)
-                .enter();
-            if let Err(error) = poll_fn(|cx| visit.poll(&mut connection, cx)).await {
-                tracing::debug!(%error, "HTTP connection ended");
-            }
+            common.serve(stream, way).await;
         });
-    }
-}
-
-impl<S> Graceful for http1::Connection<TokioIo<tokio::net::TcpStream>, S>
-where
-    S: HttpService<Incoming, ResBody = Body, Error = Infallible>,
-    Self: Future<Output = hyper::Result<()>> + Unpin,
-{
-    type End = hyper::Result<()>;
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Self::End> {
-        Future::poll(Pin::new(self), cx)
-    }
-
-    fn close(&mut self) {
-        Pin::new(self).graceful_shutdown();
     }
 }
 

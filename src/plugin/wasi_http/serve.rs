@@ -4,21 +4,25 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 use hyper::body::Body as HttpBody;
-use tokio::sync::Notify;
+use tokio::{runtime::Handle, sync::Notify};
 
 use super::{
     answer::Answer,
-    authority::host,
+    authority,
     body::Body,
     call::Call,
-    counters::{Counters, HttpSnapshot},
+    connection::Way,
+    counters::{Counters, HttpSnapshot, count},
     door::Door,
     handler::Handler,
     listen::Opener,
@@ -32,8 +36,14 @@ use crate::spec::WorkloadId;
 /// The incoming side.
 pub(super) struct Ingress {
     pub request_timeout: Duration,
+    /// Largest body of a request, in bytes.
+    max_body: u64,
+    /// Requests that were refused because of their head, which belong to no workload.
+    large_heads: AtomicU64,
     /// The door of the main port.
     pub door: Door,
+    /// Where guests go that take long, once the server listens.
+    pub slow: OnceLock<Handle>,
     table: Table<Handler>,
     registry: Mutex<Registry>,
 }
@@ -60,13 +70,26 @@ struct Claimant {
 }
 
 impl Ingress {
-    pub fn new(request_timeout: Duration) -> Self {
+    pub fn new(request_timeout: Duration, max_body: u64) -> Self {
         Self {
             request_timeout,
+            max_body,
+            large_heads: AtomicU64::new(0),
             door: Door::default(),
+            slow: OnceLock::new(),
             table: Table::new(),
             registry: Mutex::default(),
         }
+    }
+
+    /// A request was refused because its head is too large.
+    pub fn count_large_head(&self) {
+        count(&self.large_heads);
+    }
+
+    /// How many were.
+    pub fn large_heads(&self) -> u64 {
+        self.large_heads.load(Ordering::Relaxed)
     }
 
     /// Ports can be opened from now on.
@@ -270,45 +293,48 @@ impl Ingress {
     pub async fn serve<B>(
         &self,
         request: Request<B>,
-        port: Option<&Port>,
+        way: &Way,
     ) -> Result<Response<Body>, Infallible>
     where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<wasmtime_wasi_http::Error>,
+        B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
+        B::Error: Into<wasmtime_wasi_http::Error> + Send,
     {
-        let mut response = self.answer(request, port).await;
-        if port.map_or(&self.door, |port| &port.door).is_parting() {
+        let mut response = self.answer(request, way).await;
+        if way.door(self).is_parting() {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
         }
         Ok(response)
     }
 
-    async fn answer<B>(&self, request: Request<B>, port: Option<&Port>) -> Response<Body>
+    async fn answer<B>(&self, mut request: Request<B>, way: &Way) -> Response<Body>
     where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<wasmtime_wasi_http::Error>,
+        B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
+        B::Error: Into<wasmtime_wasi_http::Error> + Send,
     {
-        let Some(host) = host(&request) else {
+        if !authority::set_scheme(&mut request, way.is_secure()) {
+            return Answer::NoHost.response();
+        }
+        let Some(host) = authority::host(&request) else {
             return Answer::NoHost.response();
         };
         let path = request.uri().path();
         // A generation can end between being found and being called; then another one has the route, or nobody.
-        let mut answer = match port {
-            None => Answer::NoRoute,
-            Some(_) => Answer::Stopping,
+        let mut answer = match way {
+            Way::Main | Way::Https(_) => Answer::NoRoute,
+            Way::Port(_) => Answer::Stopping,
         };
         for _ in 0..4 {
-            let found = match port {
-                None => self.table.find(&host, path),
-                Some(port) => port.next(),
+            let found = match way {
+                Way::Main | Way::Https(_) => self.table.find(&host, path),
+                Way::Port(port) => port.next(),
             };
             let Some(handler) = found else {
                 break;
             };
             if let Some(call) = Call::begin(handler) {
                 drop(host);
-                return call.answer(request).await;
+                return call.answer(request, self.max_body).await;
             }
             answer = Answer::Stopping;
         }

@@ -8,6 +8,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+mod client;
+mod http2;
+mod https;
+mod limits;
+mod reuse;
 mod service_port;
 
 use super::*;
@@ -163,7 +168,7 @@ async fn nothing_is_ambient() {
     let _served = world.serve(kit, &guest("ambient")).await;
     let port = world.server.addr().unwrap().port();
     let report = world
-        .get("a", &format!("/?tcp=127.0.0.1:{port}&dns=localhost"))
+        .get("a", &format!("/?tcp=127.0.0.1:{port}&dns=example.com"))
         .await;
     let line = |name: &str| {
         report
@@ -586,4 +591,39 @@ async fn idle_connections_end_and_do_not_hold_others_up() {
     // Accepted only when the idle one is closed.
     assert_eq!(status(&world.get("a", "/").await), "200");
     assert_eq!(idle.read(&mut [0; 64]).await.unwrap_or(0), 0);
+}
+
+#[tokio::test]
+async fn instances_of_a_workload_share_its_memory() {
+    let world = World::new().await;
+    let mut kit = world.kit("shared", &[("host", "shared")]);
+    kit.workload.memory_limit = Some(20 << 20);
+    let mut bound = kit.link(&world.engine, &guest("faults")).await.unwrap();
+    bound.binding.start(&bound.linked).unwrap();
+    let _neighbour = world
+        .serve(world.kit("b", &[("host", "b")]), &guest("v1"))
+        .await;
+
+    for _ in 0..2 {
+        let response = world.get("shared", "/alloc").await;
+        assert!(
+            response.contains("refused at 20 MiB") || response.contains("refused at 19 MiB"),
+            "what an instance had is given back: {response}"
+        );
+    }
+    until(|| bound.kept.memory().used() == 0).await;
+
+    // As another instance of the workload would have it.
+    let memory = bound.kept.memory().clone();
+    let mut other = crate::engine::InstanceLimits::new(usize::MAX).within(memory, 20 << 20);
+    assert!(wasmtime::ResourceLimiter::memory_growing(&mut other, 0, 20 << 20, None).unwrap());
+    let response = world.get("shared", "/ok").await;
+    assert!(
+        status(&response) == "500" && response.contains("ran out of memory"),
+        "{response}"
+    );
+    assert_eq!(world.counts("shared").out_of_memory, 1);
+    assert_eq!(status(&world.get("b", "/").await), "200");
+    drop(other);
+    assert_eq!(status(&world.get("shared", "/ok").await), "200");
 }

@@ -5,6 +5,8 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use super::blocked::{BlockedRange, blocked};
+
 /// A network in CIDR notation; an address is a network of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Network {
@@ -24,7 +26,33 @@ impl Network {
 
     /// A network; none if there are more bits than the address has.
     pub fn new(address: IpAddr, bits: u8) -> Option<Self> {
-        (bits <= width(address)).then_some(Self { address, bits })
+        if bits > width(address) {
+            return None;
+        }
+        // A network of mapped addresses is one of IPv4.
+        match (unmapped(address), bits.checked_sub(96)) {
+            (inner @ IpAddr::V4(_), Some(bits)) if address.is_ipv6() => Some(Self {
+                address: inner,
+                bits,
+            }),
+            _ => Some(Self { address, bits }),
+        }
+    }
+
+    /// `ADDRESS/BITS` or `ADDRESS`, IPv6 with or without brackets.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address, Some(bits)),
+            None => (text, None),
+        };
+        let inner = address
+            .strip_prefix('[')
+            .map_or(Some(address), |a| a.strip_suffix(']'))?;
+        let address: IpAddr = inner.parse().ok()?;
+        match bits {
+            Some(bits) => Self::new(address, bits.parse().ok()?),
+            None => Some(Self::of(address)),
+        }
     }
 
     pub fn contains(&self, address: IpAddr) -> bool {
@@ -41,10 +69,28 @@ impl Network {
         }
     }
 
-    /// Whether every address of the network is link-local.
-    pub fn is_link_local(&self) -> bool {
-        let least = if self.address.is_ipv4() { 16 } else { 10 };
-        self.bits >= least && is_link_local(self.address)
+    /// Whether every address of the network is in this range.
+    pub fn is_within(&self, range: BlockedRange) -> bool {
+        // Ranges are without gaps, so that the ends speak for what is between them.
+        let (first, last): (IpAddr, IpAddr) = match self.address {
+            IpAddr::V4(address) => {
+                let host = u32::MAX.checked_shr(self.bits.into()).unwrap_or(0);
+                let first = address.to_bits() & !host;
+                (
+                    Ipv4Addr::from_bits(first).into(),
+                    Ipv4Addr::from_bits(first | host).into(),
+                )
+            }
+            IpAddr::V6(address) => {
+                let host = u128::MAX.checked_shr(self.bits.into()).unwrap_or(0);
+                let first = address.to_bits() & !host;
+                (
+                    Ipv6Addr::from_bits(first).into(),
+                    Ipv6Addr::from_bits(first | host).into(),
+                )
+            }
+        };
+        blocked(first) == Some(range) && blocked(last) == Some(range)
     }
 }
 
@@ -69,14 +115,6 @@ fn width(address: IpAddr) -> u8 {
 /// An IPv4 address that is written as an IPv6 one (`::ffff:1.2.3.4`) is the IPv4 address.
 fn unmapped(address: IpAddr) -> IpAddr {
     address.to_canonical()
-}
-
-/// 169.254.0.0/16 and fe80::/10.
-pub(super) fn is_link_local(address: IpAddr) -> bool {
-    match unmapped(address) {
-        IpAddr::V4(address) => address.is_link_local(),
-        IpAddr::V6(address) => address.is_unicast_link_local(),
-    }
 }
 
 /// The address that a URL's host is, if it is one and not a name.

@@ -1,6 +1,6 @@
 //! Texts to entries. Every error says what to write instead.
 
-use std::{net::IpAddr, str::FromStr};
+use std::str::FromStr;
 
 use super::{
     AllowedHost, Host, ParseHostError, Port,
@@ -161,16 +161,9 @@ fn network(address: &str, bits: &str) -> Parsed<Host> {
             "`{address}/{bits}` is not a network; write for example `10.0.0.0/8` or `[fd00::]/8`"
         )
     };
-    let address: IpAddr = address
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .parse()
-        .map_err(|_| wrong())?;
-    let network = bits
-        .parse()
-        .ok()
-        .and_then(|bits| Network::new(address, bits));
-    network.map(Host::Network).ok_or_else(wrong)
+    Network::parse(&format!("{address}/{bits}"))
+        .map(Host::Network)
+        .ok_or_else(wrong)
 }
 
 fn port(text: &str) -> Parsed<Port> {

@@ -74,6 +74,8 @@ struct Loop {
     stood: Standing,
     /// Whether that was ever known.
     stood_once: bool,
+    /// Another agent of the node runs the services and jobs, or nobody knows yet who does.
+    held: bool,
     phase: Phase,
 }
 
@@ -96,6 +98,7 @@ impl Control {
             timers: BinaryHeap::new(),
             stood: Standing::Unknown,
             stood_once: false,
+            held: true,
             phase: Phase::Running,
         };
         state.check_prepared();
@@ -195,11 +198,11 @@ impl Loop {
         let Some(tracked) = self.workloads.get_mut(uid) else {
             return;
         };
-        let evaluation = tracked.evaluate(&self.references, now);
-        self.references
-            .want(uid, tracked.references(), tracked.since());
+        let (evaluation, wanted) = tracked.evaluate(&self.references, now);
+        self.references.want(uid, &wanted, tracked.since());
         match evaluation {
-            Evaluation::Desired(desired) => {
+            Evaluation::Desired(mut desired) => {
+                desired.commands.held = self.held;
                 // Who stands by leaves the telling to the other agent.
                 if self.stood == Standing::Holder {
                     tracked.tell_unusable(&desired, &self.given.events);
@@ -232,11 +235,9 @@ impl Loop {
 
     fn read(&mut self, key: &ReferenceKey, outcome: Option<Outcome>) {
         self.given.metrics.reference_reads.inc();
-        if self.references.learned(key, outcome, Instant::now()) {
-            for uid in self.references.users(key) {
-                self.evaluate(&uid);
-                self.look(&uid);
-            }
+        for uid in self.references.learned(key, outcome, Instant::now()) {
+            self.evaluate(&uid);
+            self.look(&uid);
         }
     }
 

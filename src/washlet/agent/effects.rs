@@ -17,6 +17,7 @@ use super::{
         convert::{Outcome, ReferenceKey, ReferenceKind},
     },
     FIELD_MANAGER,
+    watch::kept,
 };
 
 /// The longest that an answer may take.
@@ -160,13 +161,13 @@ async fn apply(client: Client, uid: &str, write: &Write) -> Written {
         .patch_status(&write.name, &params, &Patch::Apply(&write.body))
         .await
     {
-        Ok(object) => Written::Applied(Arc::new(object)),
+        Ok(object) => Written::Applied(kept(object)),
         Err(kube::Error::Api(status)) if status.code == 404 => Written::Gone,
         Err(kube::Error::Api(status)) if status.code == 409 => {
             let now = api.get_opt(&write.name).await.ok().flatten();
             Written::Conflict(
                 now.filter(|o| o.metadata.uid.as_deref() == Some(uid))
-                    .map(Arc::new),
+                    .map(kept),
             )
         }
         Err(error) => {

@@ -4,14 +4,17 @@ use super::*;
 
 fn config(listen: &str, advertise: &[&str]) -> Config {
     Config {
+        block_networks: Vec::new(),
         node_name: "node".to_owned(),
         system_namespace: None,
         kubeconfig: None,
         namespaces: Vec::new(),
-        http_listen: listen.parse().expect("an address"),
+        http: Http::new(listen.parse().expect("an address")),
         admin_listen: ([127, 0, 0, 1], 0).into(),
         state_dir: PathBuf::new(),
         registry_certs_dir: None,
+        host_path_roots: Vec::new(),
+        allow_host_loopback: false,
         advertise_addresses: advertise
             .iter()
             .map(|a| a.parse().expect("an IP"))

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     fault::{Class, Fault, Reason, Stage},
-    host::observed::{Observed, Progress},
+    host::observed::{Observed, Progress, Run},
     spec,
 };
 
@@ -61,8 +61,6 @@ pub(super) enum Evaluation {
 /// One workload.
 pub(super) struct Tracked {
     object: Arc<api::Workload>,
-    /// What it names, as far as is known.
-    references: HashSet<ReferenceKey>,
     /// What is under way is left unreported for a while from then on.
     patient_since: Instant,
     /// What it names must have been read since then: when its generation was first seen.
@@ -85,7 +83,6 @@ impl Tracked {
     pub fn new(object: Arc<api::Workload>, now: Instant) -> Self {
         Self {
             object,
-            references: HashSet::new(),
             patient_since: now,
             since: now,
             fault: None,
@@ -131,6 +128,11 @@ impl Tracked {
 
     /// Takes the newest state of the object. Says whether it asks for something else than before.
     pub fn update(&mut self, object: Arc<api::Workload>, now: Instant) -> bool {
+        // Two watches, and the answer to a write, tell of one state.
+        let version = &object.metadata.resource_version;
+        if version.is_some() && *version == self.object.metadata.resource_version {
+            return false;
+        }
         let changed = object.metadata.generation != self.object.metadata.generation;
         let news = changed || Asked::of(&object) != Asked::of(&self.object);
         let status = object.status != self.object.status;
@@ -144,10 +146,14 @@ impl Tracked {
         news
     }
 
-    /// Makes of it what the host is to do.
-    pub fn evaluate(&mut self, known: &References, now: Instant) -> Evaluation {
+    /// Makes of it what the host is to do; gives what it names, as far as is known, too.
+    pub fn evaluate(
+        &mut self,
+        known: &References,
+        now: Instant,
+    ) -> (Evaluation, HashSet<ReferenceKey>) {
         let mut resolved = Resolved::default();
-        loop {
+        let wanted = loop {
             let wanted = convert::references(&self.object, &resolved);
             let before = resolved.outcomes.len();
             for key in &wanted {
@@ -155,16 +161,15 @@ impl Tracked {
                     resolved.outcomes.insert(key.clone(), outcome.clone());
                 }
             }
-            self.references = wanted;
             // A ServiceAccount that has become known may name more.
             if resolved.outcomes.len() == before {
-                break;
+                break wanted;
             }
+        };
+        if resolved.outcomes.len() < wanted.len() {
+            return (Evaluation::Wants, wanted);
         }
-        if resolved.outcomes.len() < self.references.len() {
-            return Evaluation::Wants;
-        }
-        match convert::convert(&self.object, &resolved) {
+        let evaluation = match convert::convert(&self.object, &resolved) {
             Ok(desired) => {
                 self.set_fault(None, now);
                 Evaluation::Desired(Box::new(desired))
@@ -173,12 +178,8 @@ impl Tracked {
                 self.set_fault(Some(error.fault()), now);
                 Evaluation::Faulty
             }
-        }
-    }
-
-    /// What it names, as far as is known.
-    pub fn references(&self) -> &HashSet<ReferenceKey> {
-        &self.references
+        };
+        (evaluation, wanted)
     }
 
     /// When its generation was first seen.
@@ -220,7 +221,22 @@ impl Tracked {
     }
 
     pub fn components(&self) -> usize {
-        self.object.spec.components.len()
+        let spec = &self.object.spec;
+        spec.components.len() + usize::from(spec.service.is_some())
+    }
+
+    /// Whether it has a service or jobs, as far as is known: only what was linked is known to have no job.
+    pub fn may_run_commands(&self) -> bool {
+        let runs = |o: &Observed| o.components.iter().any(|c| c.run.is_some());
+        self.object.spec.service.is_some()
+            || !self.is_ready()
+            || self.observed.as_ref().is_some_and(runs)
+    }
+
+    /// Whether a service or a job of it runs, or waits to run again.
+    pub fn runs_commands(&self) -> bool {
+        let components = self.observed.iter().flat_map(|o| &o.components);
+        components.filter_map(|c| c.run.as_ref()).any(Run::is_alive)
     }
 
     /// Whether another agent of the node serves it, and this one could not go on: it does not answer here yet, for no reason

@@ -34,6 +34,9 @@ pub(super) enum Change {
     Synced,
 }
 
+/// Where `kubectl apply` keeps what it applied.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
 /// Which of a namespace's two watches.
 type Source = usize;
 
@@ -147,7 +150,7 @@ impl View {
             .or_default()
             .insert(object.uid().unwrap_or_default());
         match object.0 {
-            Ok(workload) => Change::Seen(Arc::new(workload)),
+            Ok(workload) => Change::Seen(kept(workload)),
             Err(invalid) => Change::Unreadable(Box::new(invalid)),
         }
     }
@@ -173,6 +176,17 @@ impl View {
     fn gone(&self, uid: String) -> Option<Change> {
         (!self.shown.values().any(|uids| uids.contains(&uid))).then_some(Change::Gone(uid))
     }
+}
+
+/// What is kept of an object for as long as it is on the node: not who wrote which of its fields, nor the copy of itself that
+/// `kubectl apply` leaves, which together are most of it.
+pub(super) fn kept(mut workload: api::Workload) -> Arc<api::Workload> {
+    let meta = &mut workload.metadata;
+    meta.managed_fields = None;
+    if let Some(annotations) = &mut meta.annotations {
+        annotations.remove(LAST_APPLIED);
+    }
+    Arc::new(workload)
 }
 
 #[cfg(test)]
@@ -201,6 +215,19 @@ mod tests {
             Change::Synced => "synced".to_owned(),
         };
         changes.iter().map(name).collect()
+    }
+
+    #[test]
+    fn what_only_others_read_is_not_kept() {
+        let mut workload = api::Workload::default();
+        workload.metadata.managed_fields = Some(vec![Default::default()]);
+        let annotations = [(LAST_APPLIED, "{}"), ("mine", "1")];
+        let annotations = annotations.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        workload.metadata.annotations = Some(annotations.into());
+        let kept = kept(workload);
+        assert_eq!(kept.metadata.managed_fields, None);
+        let left: Vec<_> = kept.annotations().keys().collect();
+        assert_eq!(left, ["mine"]);
     }
 
     #[test]

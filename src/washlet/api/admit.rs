@@ -1,11 +1,24 @@
 //! What the API server does to an object before anybody else sees it, for `washlet run`, which has no API server.
 
+use std::{collections::HashMap, sync::LazyLock};
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use serde_json::{Map, Value};
 
 use super::{GROUP, VERSION, crds};
+
+/// The schemas by kind. Making them takes longer than all else that `washlet run` does when a file has changed.
+static SCHEMAS: LazyLock<HashMap<String, JSONSchemaProps>> = LazyLock::new(|| {
+    let crds = crds().into_iter();
+    crds.filter_map(|crd| {
+        let mut versions = crd.spec.versions.into_iter();
+        let schema = versions.find_map(|v| v.schema?.open_api_v3_schema)?;
+        Some((crd.spec.names.kind, schema))
+    })
+    .collect()
+});
 
 /// Paths of the fields of an object of one of our kinds that the kind does not have, in order; most often a misspelling. An
 /// object of any other kind has none that we know of.
@@ -17,15 +30,7 @@ pub fn unknown_fields(object: &Value) -> Vec<String> {
         return unknown;
     }
     let kind = text("kind");
-    let Some(crd) = crds().into_iter().find(|crd| crd.spec.names.kind == kind) else {
-        return unknown;
-    };
-    let schema = crd
-        .spec
-        .versions
-        .into_iter()
-        .find_map(|v| v.schema?.open_api_v3_schema);
-    let (Some(schema), Value::Object(fields)) = (schema, object) else {
+    let (Some(schema), Value::Object(fields)) = (SCHEMAS.get(kind), object) else {
         return unknown;
     };
     for (name, value) in fields {

@@ -32,7 +32,8 @@ pub struct Component {
     #[schemars(extend("enum" = schema::words(&["", "Always", "IfNotPresent", "Never"])))]
     pub image_pull_policy: Option<String>,
 
-    /// Instances kept ready between calls. Default: 0, and then every call gets a fresh instance.
+    /// Instances kept ready between calls; calls beyond them get fresh ones. What one call leaves in an instance, the next one
+    /// sees. Default: 0, and then every call gets a fresh instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub pool_size: Option<i32>,
@@ -43,12 +44,12 @@ pub struct Component {
     pub max_invocations: Option<i32>,
 
     /// Calls that one kept instance serves at the same time; more than one is only useful to a component that awaits instead
-    /// of blocking. Default: 0, which means one. Only used with `poolSize`.
+    /// of blocking (WASI 0.3). Default: 0, which means one. Only used with `poolSize`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub max_concurrency: Option<i32>,
 
-    /// Kept instances that are not given up when the component is idle. Default: 0. Only used with `poolSize`.
+    /// Kept instances that are made before the first call, and not given up when the component is idle. Default: 0. Only used with `poolSize`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub reclaim_min_instances: Option<i32>,
@@ -58,6 +59,12 @@ pub struct Component {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub reclaim_window_seconds: Option<i32>,
+
+    /// Instances at a time, kept ones included. Further calls wait for one, at most ten seconds and at most four times as many
+    /// as there are instances, and are then answered 503 with `Retry-After`. Default: 0, a quarter of what the host allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub max_instances: Option<i32>,
 
     /// What the component may use: configuration, environment variables, hosts that it may call, volumes. Default: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -105,7 +112,8 @@ pub struct Service {
     #[schemars(extend("enum" = schema::words(&["", "Always", "IfNotPresent", "Never"])))]
     pub image_pull_policy: Option<String>,
 
-    /// How often the service is started again after it failed before the workload is given up. Default: 0.
+    /// How often the service is started again at most; then it stays down, and the workload is not Ready. 0: it is never started
+    /// again. Default: no limit but `restartPolicy`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_restarts: Option<i32>,
 
@@ -145,9 +153,9 @@ pub struct LocalResources {
     #[schemars(schema_with = "schema::texts")]
     pub config: BTreeMap<String, String>,
 
-    /// Hosts that the component may call by HTTP. `*` allows all; else `HOST`, `HOST:PORT`, `*.DOMAIN` (any depth below it,
-    /// not the domain itself), each with an optional `SCHEME://` before it; never a path. Default: none, every call is
-    /// denied. Example: `https://api.example.com`.
+    /// Hosts that the component may call by HTTP, and connect to by `wasi:sockets` (scheme `tcp`). `*` allows all; else `HOST`,
+    /// `HOST:PORT`, `*.DOMAIN` (any depth below it, not the domain itself), each with an optional `SCHEME://` before it; never
+    /// a path. Default: none, every call is denied. Example: `https://api.example.com`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(max = 512)), extend("x-kubernetes-list-type" = "atomic"))]
     pub allowed_hosts: Vec<String>,

@@ -62,7 +62,8 @@ pub struct WorkloadSpec {
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub components: Vec<Component>,
 
-    /// A component that runs all the time, as the workload's own localhost: the others reach what it listens on. Optional.
+    /// A component that runs all the time, by its export `wasi:cli/run`. Optional. Without one, a component that can only be
+    /// run is a job: it runs to its end, once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<Service>,
 
@@ -112,8 +113,10 @@ pub struct WorkloadSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
 
-    /// What happens when the service ends: `Always` (the default) starts it again, `OnFailure` only if it failed, `Never`
-    /// not at all. Components need no restart: each call may get a fresh instance.
+    /// What happens when the service or a job ends: `Always` starts it again, `OnFailure` only if it failed, `Never` not at
+    /// all; the first time at once, then after 10, 20, 40, 80, 160 and at most 300 seconds, and anew after ten good minutes.
+    /// Components that are called need no restart: each call may get a fresh instance. Default: `Always` for a service,
+    /// `OnFailure` for jobs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = schema::words(&["Always", "OnFailure", "Never"])))]
     pub restart_policy: Option<String>,

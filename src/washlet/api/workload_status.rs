@@ -77,7 +77,7 @@ pub struct Endpoint {
 #[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ComponentStatus {
-    /// Its name in `spec.components`.
+    /// Its name in `spec.components`; the service is called `service`, with dashes after it if a component is called so.
     #[schemars(length(max = 253))]
     pub name: String,
 
@@ -145,10 +145,11 @@ pub struct Running {
 #[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Terminated {
-    /// A word for programs: `Completed`, `Trapped`, `MemoryLimit`, `DeadlineExceeded`.
+    /// A word for programs: `Completed`, `Error` (it ended with an exit code of its own), `Trapped`, `MemoryLimit`, `OutOfFuel`,
+    /// `DeadlineExceeded`, `HostError`; `Stopped` if its workload was.
     #[schemars(length(max = 1024))]
     pub reason: String,
-    /// 0 if it ended well.
+    /// 0 if it ended well; the code that it exited with; 1 for every other end. Never a number for a signal.
     pub exit_code: i32,
     /// A sentence for people, if there is more to say.
     #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -185,7 +185,9 @@ pub fn references(workload: &api::Workload, resolved: &Resolved) -> HashSet<Refe
     let environments = spec
         .components
         .iter()
-        .filter_map(|c| c.local_resources.as_ref()?.environment.as_ref());
+        .map(|c| &c.local_resources)
+        .chain(spec.service.iter().map(|s| &s.local_resources))
+        .filter_map(|local| local.as_ref()?.environment.as_ref());
     let layers = environments
         .map(|e| (&e.config_from, &e.secret_from))
         .chain(
@@ -200,10 +202,23 @@ pub fn references(workload: &api::Workload, resolved: &Resolved) -> HashSet<Refe
             .iter()
             .for_each(|secret| add(ReferenceKind::Secret, &secret.name));
     }
+    for volume in &spec.volumes {
+        if let Some(map) = &volume.config_map {
+            add(ReferenceKind::ConfigMap, &map.name);
+        }
+        if let Some(secret) = &volume.secret {
+            add(ReferenceKind::Secret, &secret.secret_name);
+        }
+    }
     let pull_secrets = spec
         .components
         .iter()
         .filter_map(|c| c.image_pull_secret.as_ref())
+        .chain(
+            spec.service
+                .iter()
+                .filter_map(|s| s.image_pull_secret.as_ref()),
+        )
         .chain(&spec.image_pull_secrets);
     pull_secrets.for_each(|secret| add(ReferenceKind::Secret, &secret.name));
     if let Some(name) = spec

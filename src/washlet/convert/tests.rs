@@ -149,8 +149,13 @@ fn summary(workload: &spec::Workload) -> Value {
             "config": c.config,
             "environment": c.environment,
             "allowed_hosts": c.allowed_hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "allowed_names": c.allowed_names.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "loopback_ports": c.loopback_ports.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "memory_limit": c.memory_limit,
+            "reuse": c.reuse.map(|r| format!("{r:?}")),
+            "max_instances": c.max_instances,
             "request_timeout": c.request_timeout,
+            "mounts": c.mounts.iter().map(|m| format!("{m:?}")).collect::<Vec<_>>(),
         })
     };
     let interface = |i: &spec::Interface| {
@@ -169,6 +174,8 @@ fn summary(workload: &spec::Workload) -> Value {
         "owner": *workload.owner,
         "components": workload.components.iter().map(component).collect::<Vec<_>>(),
         "interfaces": workload.interfaces.iter().map(interface).collect::<Vec<_>>(),
+        "volumes": workload.volumes.iter().map(|v| format!("{v:?}")).collect::<Vec<_>>(),
+        "memory_limit": workload.memory_limit,
         "grace": workload.grace,
     })
 }
@@ -218,15 +225,12 @@ fn unobserved_fields_are_refused() {
 /// A value of a field that asks for something.
 fn sample(field: &str) -> Value {
     match field.rsplit('.').next().unwrap() {
-        "service" if field == "service" => json!({ "image": "x" }),
         "service" => json!({ "name": "x" }),
         "volumes" => json!([{ "name": "x" }]),
         "volumeMounts" => json!([{ "name": "x", "mountPath": "/x" }]),
         "resources" => json!({ "limits": { "memory": "1Mi" } }),
-        "restartPolicy" => json!("Never"),
         "name" => json!("main"),
         probe if probe.ends_with("Probe") => json!({ "httpGet": { "path": "/" } }),
-        list if list.starts_with("allowed") => json!(["1"]),
         _ => json!(1),
     }
 }
@@ -234,10 +238,8 @@ fn sample(field: &str) -> Value {
 /// A value that is the same as none.
 fn empty(field: &str) -> Value {
     match field.rsplit('.').next().unwrap() {
-        "service" => Value::Null,
         "volumes" | "volumeMounts" => json!([]),
         "resources" => json!({ "limits": {} }),
-        "restartPolicy" => json!("Always"),
         "name" => json!(""),
         probe if probe.ends_with("Probe") => Value::Null,
         list if list.starts_with("allowed") => json!([]),
@@ -261,6 +263,9 @@ fn with_field(field: &str, value: Value) -> Value {
         };
     }
     at[name] = value;
+    if let Some(service) = spec.get_mut("service") {
+        service["image"] = json!("x");
+    }
     spec
 }
 
@@ -392,4 +397,62 @@ fn what_the_controller_and_people_ask_is_no_part_of_the_spec() {
     // Without a Service the port is nobody's.
     object.spec.kubernetes = None;
     assert_eq!(convert(&object).service_port, None);
+}
+
+#[test]
+fn a_service_is_one_more_component() {
+    let spec = json!({
+        "components": [{ "name": "service", "image": "a:v1" }],
+        "service": { "image": "b:v1" },
+        "restartPolicy": "OnFailure",
+    });
+    let desired = convert(&workload(spec), &Resolved::default()).unwrap();
+    let named: Vec<_> = desired
+        .components
+        .iter()
+        .map(|c| (&*c.name, c.role))
+        .collect();
+    let service = spec::Role::Service { max_restarts: None };
+    assert_eq!(
+        named,
+        [("service", spec::Role::Component), ("service-", service)]
+    );
+    let policy = desired.commands.restart_policy;
+    assert_eq!(policy, Some(spec::RestartPolicy::OnFailure));
+}
+
+#[test]
+fn what_the_status_says_of_an_end_is_known_again() {
+    let spec = json!({ "components": [{ "name": "app", "image": "a:v1" }] });
+    let finished = |generation: i64, restarted: Option<&str>, terminated: Value| {
+        let mut object = workload(spec.clone());
+        let status = json!({
+            "observedGeneration": generation,
+            "components": [{ "name": "app", "state": { "terminated": terminated } }],
+        });
+        object.status = serde_json::from_value(status).unwrap();
+        let annotations = restarted.map(|at| {
+            let key = "kubectl.kubernetes.io/restartedAt".to_owned();
+            [(key, at.to_owned())].into()
+        });
+        object.metadata.annotations = annotations;
+        let desired = convert(&object, &Resolved::default()).unwrap();
+        desired.commands.finished.into_iter().next()
+    };
+    let terminated = |reason: &str, exit_code: i32| json!({ "reason": reason, "exitCode": exit_code, "finishedAt": "2026-01-01T00:00:20Z" });
+    let done = || terminated("Completed", 0);
+    let found = finished(3, None, done()).unwrap();
+    assert_eq!(&*found.component, "app");
+    assert_eq!(found.ended.exit, spec::Exit::Completed);
+    let failed = finished(3, None, terminated("Error", 7)).unwrap();
+    assert_eq!(failed.ended.exit, spec::Exit::Error(7));
+    assert!(finished(3, Some("2026-01-01T00:00:10Z"), done()).is_some());
+    let not = [
+        finished(2, None, done()),
+        finished(3, None, terminated("Stopped", 0)),
+        finished(3, None, json!({ "reason": "Completed", "exitCode": 0 })),
+        finished(3, Some("2026-01-01T00:00:30Z"), done()),
+        finished(3, Some("now"), done()),
+    ];
+    assert_eq!(not, [None, None, None, None, None]);
 }

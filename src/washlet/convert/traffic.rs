@@ -56,11 +56,16 @@ pub(super) fn routes_withheld(workload: &api::Workload) -> Option<Arc<str>> {
 
 /// Changes whenever a restart is asked for.
 pub(super) fn stamp(workload: &api::Workload) -> u64 {
-    let annotations = workload.metadata.annotations.as_ref();
-    let Some(restarted) = annotations.and_then(|a| a.get(RESTARTED_AT)) else {
+    let Some(restarted) = restarted_at(workload) else {
         return 0;
     };
     let mut hasher = DefaultHasher::new();
     restarted.hash(&mut hasher);
     hasher.finish()
+}
+
+/// When a restart was asked for, as it is written.
+pub(super) fn restarted_at(workload: &api::Workload) -> Option<&str> {
+    let annotations = workload.metadata.annotations.as_ref()?;
+    annotations.get(RESTARTED_AT).map(String::as_str)
 }

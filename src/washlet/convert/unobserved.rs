@@ -24,31 +24,12 @@ pub struct Unobserved {
 
 /// All of them. Empty values, zero and false are the same as none. The list shrinks as features arrive.
 pub const UNOBSERVED: &[Unobserved] = &[
-    field("service", "services"),
-    field("volumes", "volumes"),
-    field("resources", "limits of a whole workload"),
-    Unobserved {
-        field: "restartPolicy",
-        feature: "restart policies",
-        default: Some("Always"),
-    },
-    field("components[].poolSize", "reuse of instances"),
-    field("components[].maxInvocations", "reuse of instances"),
-    field("components[].maxConcurrency", "reuse of instances"),
-    field("components[].reclaimMinInstances", "reuse of instances"),
-    field("components[].reclaimWindowSeconds", "reuse of instances"),
     field("components[].livenessProbe", "probes"),
     field("components[].readinessProbe", "probes"),
     field("components[].startupProbe", "probes"),
-    field("components[].localResources.volumeMounts", "volumes"),
-    field(
-        "components[].localResources.allowedIpNameLookups",
-        "name lookups",
-    ),
-    field(
-        "components[].localResources.allowedHostLoopbackPorts",
-        "the node's loopback",
-    ),
+    field("service.livenessProbe", "probes"),
+    field("service.readinessProbe", "probes"),
+    field("service.startupProbe", "probes"),
     field("hostInterfaces[].name", "several backends of one package"),
 ];
 

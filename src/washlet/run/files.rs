@@ -1,23 +1,41 @@
 //! Notices changed files. Folders are watched rather than files: editors and compilers replace files, which ends a watch on
-//! the file itself.
+//! the file itself. All folders on the way to a file are, since any of them may be replaced, or be a symbolic link that is
+//! turned; what happens in them to other files is passed over.
+
+mod changes;
 
 use std::{
     collections::BTreeSet,
-    path::{Path, PathBuf},
-    time::Duration,
+    fs,
+    path::{Component, Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
 
-/// A change is taken over when nothing more has changed for this long: a compiler writes in several steps.
-const QUIET: Duration = Duration::from_millis(50);
+use changes::Changes;
+
+/// Most symbolic links that are followed from one path.
+const MAX_LINKS: usize = 40;
 
 /// Watches the folders of some files.
 pub(super) struct Watcher {
     inner: RecommendedWatcher,
-    folders: BTreeSet<PathBuf>,
-    events: mpsc::Receiver<()>,
+    /// Folders that were given: every YAML file in them counts.
+    given: BTreeSet<PathBuf>,
+    files: BTreeSet<PathBuf>,
+    watched: BTreeSet<PathBuf>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    changes: Mutex<Changes>,
+    rung: Notify,
 }
 
 /// Watches the paths that were given, and the files that they named.
@@ -25,58 +43,164 @@ pub(super) fn watch(
     paths: &[PathBuf],
     files: &BTreeSet<PathBuf>,
 ) -> Result<Watcher, notify::Error> {
-    let (told, events) = mpsc::channel(1);
+    let shared = Arc::<Shared>::default();
+    let told = shared.clone();
     let inner = notify::recommended_watcher(move |event: Result<notify::Event, notify::Error>| {
-        if event.is_ok_and(|e| !e.kind.is_access()) {
-            // A full channel means that a change is known already.
-            let _ = told.try_send(());
+        let now = Instant::now();
+        let news = match &event {
+            Ok(event) => told.lock().apply(event, now),
+            // Events may be lost: better to look at everything once too often.
+            Err(_) => told.lock().anything(now),
+        };
+        if news {
+            told.rung.notify_one();
         }
     })?;
     let mut watcher = Watcher {
         inner,
-        folders: BTreeSet::new(),
-        events,
+        given: paths
+            .iter()
+            .filter(|p| p.is_dir())
+            .map(|p| absolute(p))
+            .collect(),
+        files: paths.iter().chain(files).map(|p| absolute(p)).collect(),
+        watched: BTreeSet::new(),
+        shared,
     };
-    for folder in paths.iter().filter(|p| p.is_dir()) {
-        watcher.folder(folder)?;
-    }
-    for file in files {
-        watcher.folder(parent(file))?;
-    }
+    watcher.watch_all()?;
     Ok(watcher)
 }
 
-/// Ready when files have changed and come to rest; never without a watcher.
-pub(super) async fn changed(watcher: &mut Option<Watcher>) {
+/// Ready when files have changed and come to rest; never without a watcher. Says whether to watch [again](Watcher::again).
+pub(super) async fn changed(watcher: &Option<Watcher>) -> bool {
     let Some(watcher) = watcher else {
         return std::future::pending().await;
     };
-    if watcher.events.recv().await.is_none() {
-        return std::future::pending().await;
+    loop {
+        let ready = watcher.shared.lock().ready_at();
+        match ready {
+            Some(at) if at <= Instant::now() => {
+                return watcher.shared.lock().taken();
+            }
+            Some(at) => tokio::select! {
+                () = sleep_until(at) => {}
+                () = watcher.shared.rung.notified() => {}
+            },
+            None => watcher.shared.rung.notified().await,
+        }
     }
-    while let Ok(Some(())) = tokio::time::timeout(QUIET, watcher.events.recv()).await {}
 }
 
 impl Watcher {
-    /// Watches the folders of these files too.
-    pub fn follow(&mut self, files: &BTreeSet<PathBuf>) {
-        for file in files {
-            if let Err(error) = self.folder(parent(file)) {
-                tracing::warn!(file = %file.display(), %error, "changes of this file will not be noticed");
-            }
+    /// Watches anew what was replaced, before the files are read once more: what changes from here on is noticed.
+    pub fn again(&mut self) {
+        self.watched.clear();
+        self.watch_more();
+    }
+
+    fn watch_more(&mut self) {
+        if let Err(error) = self.watch_all() {
+            tracing::warn!(%error, "some changes of files will not be noticed");
         }
     }
 
-    fn folder(&mut self, folder: &Path) -> Result<(), notify::Error> {
-        if self.folders.insert(folder.to_owned()) {
-            self.inner.watch(folder, RecursiveMode::NonRecursive)?;
+    /// Watches these files too, once they are known.
+    pub fn follow(&mut self, files: &BTreeSet<PathBuf>) {
+        let before = self.watched.len();
+        self.files.extend(files.iter().map(|file| absolute(file)));
+        self.watch_more();
+        if self.watched.len() > before {
+            // They may have changed after they were read, and before they were watched.
+            self.shared.lock().anything(Instant::now());
+            self.shared.rung.notify_one();
         }
-        Ok(())
+    }
+
+    fn watch_all(&mut self) -> Result<(), notify::Error> {
+        let mut places = BTreeSet::new();
+        for path in self.files.iter().chain(&self.given) {
+            on_the_way(path, &mut places, MAX_LINKS);
+        }
+        let files = self.files.difference(&self.given).cloned().collect();
+        let mut changes = self.shared.lock();
+        changes.only(places.clone(), self.given.clone(), files);
+        drop(changes);
+        let mut folders: BTreeSet<&Path> = places.iter().filter_map(|p| p.parent()).collect();
+        folders.extend(self.given.iter().map(PathBuf::as_path));
+        let mut done = Ok(());
+        let new = |folder: &&Path| !self.watched.contains(*folder) && folder.is_dir();
+        for folder in folders.into_iter().filter(new).collect::<Vec<_>>() {
+            match self.inner.watch(folder, RecursiveMode::NonRecursive) {
+                Ok(()) => drop(self.watched.insert(folder.to_owned())),
+                // Those far up may be closed to this user.
+                Err(error) if self.files.iter().any(|f| f.parent() == Some(folder)) => {
+                    done = Err(error);
+                }
+                Err(_) => {}
+            }
+        }
+        done
     }
 }
 
-fn parent(file: &Path) -> &Path {
-    file.parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Changes> {
+        // At worst a change is looked at twice.
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A path from the root, without `.`.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// The path, all folders above it, and the same of what is behind symbolic links among them.
+fn on_the_way(path: &Path, places: &mut BTreeSet<PathBuf>, links: usize) {
+    let mut so_far = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(so_far.pop()),
+            part => so_far.push(part),
+        }
+        if so_far.parent().is_none() || !places.insert(so_far.clone()) {
+            continue;
+        }
+        if let Some(links) = links.checked_sub(1)
+            && let Ok(target) = fs::read_link(&so_far)
+        {
+            let target = so_far.parent().unwrap_or(Path::new("/")).join(target);
+            let rest = path.strip_prefix(&so_far).unwrap_or(Path::new(""));
+            on_the_way(&target.join(rest), places, links);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_and_all_folders_are_on_the_way() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let dir = dir.path().canonicalize().expect("a path");
+        fs::create_dir_all(dir.join("v1/deep")).expect("folders");
+        std::os::unix::fs::symlink("v1", dir.join("current")).expect("a link");
+        std::os::unix::fs::symlink("loop", dir.join("loop")).expect("a link");
+        let mut places = BTreeSet::new();
+        on_the_way(&dir.join("current/deep/app.wasm"), &mut places, MAX_LINKS);
+        on_the_way(&dir.join("loop"), &mut places, MAX_LINKS);
+        for part in [
+            "current",
+            "current/deep",
+            "current/deep/app.wasm",
+            "v1",
+            "v1/deep",
+            "v1/deep/app.wasm",
+            "loop",
+        ] {
+            assert!(places.contains(&dir.join(part)), "{part}: {places:?}");
+        }
+        assert!(places.contains(&dir));
+    }
 }

@@ -7,6 +7,7 @@ use std::{
     fs,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io::{self, Read as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -404,7 +405,11 @@ impl Reader {
                 continue;
             };
             if !path.is_file() {
-                let field = format!("spec.components[{index}].image");
+                let field = if component.is_service() {
+                    "spec.service.image".to_owned()
+                } else {
+                    format!("spec.components[{index}].image")
+                };
                 let text = format!(
                     "{field}: there is no file {}; build it, or mend the name",
                     path.display()
@@ -431,7 +436,12 @@ fn stamp(files: &[PathBuf]) -> u64 {
     for file in files {
         let meta = fs::metadata(file).ok();
         meta.as_ref().map(fs::Metadata::len).hash(&mut hasher);
-        meta.and_then(|m| m.modified().ok()).hash(&mut hasher);
+        meta.as_ref()
+            .and_then(|m| m.modified().ok())
+            .hash(&mut hasher);
+        // Two writes within one tick of the file system's clock differ by these, if by anything.
+        meta.map(|m| (m.ino(), m.ctime(), m.ctime_nsec()))
+            .hash(&mut hasher);
     }
     hasher.finish()
 }

@@ -8,13 +8,18 @@ use super::{
     time,
 };
 use crate::{
-    host::observed::ComponentState,
-    washlet::api::{self, ComponentStatus, Running, State, Terminated, Waiting},
+    fault::Reason,
+    host::observed::{ComponentState, Run, RunState},
+    spec::{self, Ended},
+    washlet::{
+        api::{self, ComponentStatus, Running, State, Terminated, Waiting},
+        convert::{STOPPED, end_message},
+    },
 };
 
 /// One entry a component, in the order of the spec: as the host knows them, or, before it knows any, as the spec names them.
 pub(super) fn components(input: &StatusInput<'_>, position: &Position<'_>) -> Vec<ComponentStatus> {
-    let named = &input.workload.spec.components;
+    let named = named(&input.workload.spec);
     match input.observed {
         Some(observed) => {
             // The host names an image with its defaults filled in; people look for what they wrote. The spec has that, unless
@@ -32,52 +37,77 @@ pub(super) fn components(input: &StatusInput<'_>, position: &Position<'_>) -> Ve
         }
         None => named
             .iter()
-            .filter(|component| !component.name.is_empty())
-            .map(|component| ComponentStatus {
-                name: component.name.clone(),
-                image: component.image.clone(),
-                state: waiting(position, &component.name),
+            .filter(|(name, _)| !name.is_empty())
+            .map(|(name, image)| ComponentStatus {
+                name: name.clone(),
+                image: (*image).to_owned(),
+                state: waiting(position, name),
                 ..ComponentStatus::default()
             })
             .collect(),
     }
 }
 
+/// The components as the spec names them, the service last, and their images as it writes them.
+fn named(spec: &api::WorkloadSpec) -> Vec<(String, &str)> {
+    let components = spec.components.iter();
+    let mut named: Vec<(String, &str)> = components
+        .map(|c| (c.name.clone(), c.image.as_str()))
+        .collect();
+    if let Some(service) = &spec.service {
+        let name = spec::service_name(named.iter().map(|(name, _)| name.as_str()));
+        named.push((name, service.image.as_str()));
+    }
+    named
+}
+
 fn of_host(
     input: &StatusInput<'_>,
     position: &Position<'_>,
     component: &ComponentState,
-    named: &[api::Component],
+    named: &[(String, &str)],
 ) -> ComponentStatus {
     let written = named
         .iter()
-        .find(|c| *c.name == *component.name)
-        .map(|c| c.image.as_str());
+        .find(|(name, _)| *name == *component.name)
+        .map(|(_, image)| *image);
     let image = written.unwrap_or_else(|| {
         component
             .image
             .strip_prefix("image ")
             .unwrap_or(&component.image)
     });
+    let run = component.run.as_ref();
     ComponentStatus {
         name: component.name.to_string(),
         image: image.to_owned(),
         digest: component.digest.as_ref().map(ToString::to_string),
-        state: state(input, position, &component.name),
-        ..ComponentStatus::default()
+        state: state(input, position, component),
+        restart_count: run.map_or(0, |run| i32::try_from(run.restarts).unwrap_or(i32::MAX)),
+        last_termination: run.and_then(|run| run.last.as_ref()).map(terminated),
     }
 }
 
-fn state(input: &StatusInput<'_>, position: &Position<'_>, name: &str) -> State {
+fn state(input: &StatusInput<'_>, position: &Position<'_>, component: &ComponentState) -> State {
+    let run = component.run.as_ref();
+    if let Some(ended) = run.and_then(Run::ended) {
+        return State {
+            terminated: Some(terminated(ended)),
+            ..State::default()
+        };
+    }
     if let At::Stopped = position.at {
         let stopped = Terminated {
-            reason: "Stopped".to_owned(),
+            reason: STOPPED.to_owned(),
             ..Terminated::default()
         };
         return State {
             terminated: Some(stopped),
             ..State::default()
         };
+    }
+    if let Some(run) = run {
+        return of_run(run);
     }
     let since = input
         .observed
@@ -86,7 +116,42 @@ fn state(input: &StatusInput<'_>, position: &Position<'_>, name: &str) -> State 
     let goes_on = input.serving().is_some() || matches!(position.at, At::Draining);
     since
         .filter(|_| goes_on)
-        .map_or_else(|| waiting(position, name), running)
+        .map_or_else(|| waiting(position, &component.name), running)
+}
+
+/// A service or a job, which is doing as it is doing whatever the rest of the workload does.
+fn of_run(run: &Run) -> State {
+    let (reason, message) = match (&run.state, &run.last) {
+        (RunState::Running { since }, _) => return running(*since),
+        (RunState::BackingOff { until }, Some(last)) => (
+            Reason::CrashLoopBackOff.as_str(),
+            format!(
+                "The last run {}. It is started again at {}.",
+                last.exit,
+                time::seconds(*until)
+            ),
+        ),
+        _ => (
+            "Held",
+            "It runs once this host is the one to run it.".to_owned(),
+        ),
+    };
+    State {
+        waiting: Some(Waiting {
+            reason: reason.to_owned(),
+            message,
+        }),
+        ..State::default()
+    }
+}
+
+fn terminated(ended: &Ended) -> Terminated {
+    Terminated {
+        reason: Reason::from(&ended.exit).as_str().to_owned(),
+        exit_code: ended.exit.code(),
+        message: end_message(&ended.exit),
+        finished_at: Some(Time(time::seconds(ended.at))),
+    }
 }
 
 fn running(since: std::time::SystemTime) -> State {

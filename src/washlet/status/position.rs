@@ -49,6 +49,8 @@ pub(super) struct Position<'a> {
 pub(super) enum At<'a> {
     /// Nothing: all gates are passed, and the generation answers.
     Serving,
+    /// Nothing: all is done that the workload is there for.
+    Completed,
     /// Work is being done on it.
     Working(Stage),
     /// It cannot be passed.
@@ -86,6 +88,7 @@ impl<'a> Position<'a> {
             Progress::Draining => (Some(Self::left(input)), At::Draining),
             _ if input.draining => (Some(Self::left(input)), At::Draining),
             Progress::Running => (None, At::Serving),
+            Progress::Completed => (Some(Gate::Ready), At::Completed),
             Progress::Working(stage) => (Some(Gate::of(*stage)), At::Working(*stage)),
             Progress::Failed { fault, .. } => (Some(Gate::of(fault.stage)), At::Failed(fault)),
         };
@@ -115,6 +118,7 @@ impl<'a> Position<'a> {
     pub fn reason(&self) -> &'static str {
         match self.at {
             At::Serving => "Serving",
+            At::Completed => "Completed",
             At::Working(Stage::Accept) => "Pending",
             At::Working(Stage::Configure) => "Resolving",
             At::Working(Stage::Fetch) => "Pulling",
@@ -131,6 +135,7 @@ impl<'a> Position<'a> {
     pub fn message(&self) -> &'a str {
         match self.at {
             At::Serving => "The workload answers.",
+            At::Completed => "All that the workload is there for has been done.",
             At::Working(Stage::Accept) => "What the workload names is being read.",
             At::Working(Stage::Configure) => "ConfigMaps and Secrets are being read.",
             At::Working(Stage::Fetch) => "Images are being pulled.",
@@ -146,7 +151,7 @@ impl<'a> Position<'a> {
     /// Whether the generation may get further without being changed; none if there is nothing left to do.
     pub fn moves(&self) -> Option<bool> {
         match self.at {
-            At::Serving | At::Draining | At::Stopped => None,
+            At::Serving | At::Completed | At::Draining | At::Stopped => None,
             At::Working(_) => Some(true),
             At::Failed(fault) => Some(fault.class != Class::Terminal),
         }

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     fault::{Class, Reason, Stage},
-    host::observed::{ComponentState, Serving, Timings},
-    spec::Digest,
+    host::observed::{ComponentState, Run, RunState, Serving, Timings},
+    spec::{Digest, Ended, Exit},
     washlet::api::{Condition, condition_type},
 };
 
@@ -40,6 +40,7 @@ fn observed(generation: i64, progress: Progress, serving: Option<i64>) -> Observ
         name: name.into(),
         image: format!("image docker.io/shop/{name}"),
         digest,
+        run: None,
     };
     let started = serving.is_some_and(|s| s == generation);
     let micros = |n| started.then(|| at(2) + Duration::from_nanos(n));
@@ -63,6 +64,23 @@ fn observed(generation: i64, progress: Progress, serving: Option<i64>) -> Observ
             started: micros(12_345_678),
         },
     }
+}
+
+fn ended(exit: Exit) -> Ended {
+    Ended { exit, at: at(20) }
+}
+
+/// A workload whose component `front` runs by itself.
+fn ran(progress: Progress, state: RunState) -> Observed {
+    let serving = (progress == Progress::Running).then_some(1);
+    let mut observed = observed(1, progress, serving);
+    observed.components[0].run = Some(Run {
+        component: "front".into(),
+        state,
+        restarts: 3,
+        last: Some(ended(Exit::Trapped("unreachable".to_owned()))),
+    });
+    observed
 }
 
 fn failed(stage: Stage, reason: Reason, class: Class) -> Progress {
@@ -113,6 +131,7 @@ fn fresh(
 /// Name, generation, what came of converting it, what the host says.
 type Case = (&'static str, i64, Option<Fault>, Option<Observed>);
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn cases() -> Vec<Case> {
     use Progress::{Draining, Running, Stopped, Working};
     let invalid = || Some(rejected(Stage::Accept, Reason::InvalidSpec));
@@ -193,6 +212,51 @@ fn cases() -> Vec<Case> {
             missing(),
             Some(observed(1, Running, Some(1))),
         ),
+        (
+            "a service crashes again and again",
+            1,
+            None,
+            Some(ran(
+                failed(Stage::Start, Reason::CrashLoopBackOff, Class::Signal),
+                RunState::BackingOff { until: at(30) },
+            )),
+        ),
+        (
+            "a service runs again",
+            1,
+            None,
+            Some(ran(Running, RunState::Running { since: at(30) })),
+        ),
+        (
+            "a command is left to another host",
+            1,
+            None,
+            Some(ran(Running, RunState::Held)),
+        ),
+        (
+            "a job is done",
+            1,
+            None,
+            Some(ran(
+                Progress::Completed,
+                RunState::Ended(ended(Exit::Completed)),
+            )),
+        ),
+        (
+            "a job has failed for good",
+            1,
+            None,
+            Some(ran(
+                failed(Stage::Start, Reason::Error, Class::Terminal),
+                RunState::Ended(ended(Exit::Error(3))),
+            )),
+        ),
+        (
+            "a job was done when its agent stopped",
+            1,
+            None,
+            Some(ran(Stopped, RunState::Ended(ended(Exit::Completed)))),
+        ),
         ("draining", 1, None, Some(observed(1, Draining, Some(1)))),
         ("stopped", 1, None, Some(observed(1, Stopped, None))),
     ]
@@ -247,7 +311,15 @@ fn lines(status: &api::WorkloadStatus) -> String {
             } => format!("runs since {}", r.started_at.as_ref().unwrap().0),
             other => format!("{}", serde_json::to_value(&other.terminated).unwrap()),
         };
-        text.push_str(&format!("  - component {} ({}) {state}\n", c.name, c.image));
+        text.push_str(&format!("  - component {} ({}) {state}", c.name, c.image));
+        if let Some(last) = &c.last_termination {
+            let last = format!("{} ({})", last.reason, last.exit_code);
+            text.push_str(&format!(
+                ", restarted {} times, last {last}",
+                c.restart_count
+            ));
+        }
+        text.push('\n');
     }
     text
 }

@@ -21,10 +21,49 @@ fn document(rendered: &str, kind: &str, name: &str) -> Result<Value> {
 }
 
 #[test]
+fn https_is_served_with_the_secret_that_is_named() -> Result<()> {
+    let helm = Helm::offline()?;
+    let plain = render(&helm, NAMESPACE, &json!({}))?;
+    ensure!(
+        !plain.contains("--tls-cert") && !plain.contains("name: https"),
+        "{plain}"
+    );
+    let values = json!({"tls": {"secretName": "123"}, "service": {"enabled": true}});
+    let rendered = render(&helm, NAMESPACE, &values)?;
+    let daemonset = document(&rendered, "DaemonSet", "washlet-agent")?;
+    let pod = &daemonset["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    let args = container["args"].as_array().context("no arguments")?;
+    for wanted in [
+        "--https-listen=0.0.0.0:8443",
+        "--tls-cert=/etc/washlet/tls/tls.crt",
+        "--tls-key=/etc/washlet/tls/tls.key",
+    ] {
+        ensure!(args.contains(&json!(wanted)), "{wanted}: {args:?}");
+    }
+    let ports = &container["ports"];
+    ensure!(
+        ports[1] == json!({"name": "https", "containerPort": 8443}),
+        "{ports}"
+    );
+    // As a whole: a file of its own (`subPath`) would never change.
+    let mount = json!({"name": "tls", "mountPath": "/etc/washlet/tls", "readOnly": true});
+    ensure!(container["volumeMounts"][1] == mount, "{container}");
+    ensure!(pod["volumes"][1]["secret"]["secretName"] == "123", "{pod}");
+    let service = document(&rendered, "Service", "washlet-http")?;
+    let port = &service["spec"]["ports"][1];
+    ensure!(
+        *port == json!({"name": "https", "port": 443, "targetPort": "https"}),
+        "{port}"
+    );
+    Ok(())
+}
+
+#[test]
 fn texts_stay_texts_and_numbers_numbers() -> Result<()> {
     let values = json!({
         "environment": "on", "memory": "1e9", "nameOverride": "yes", "terminationGracePeriodSeconds": 1_000_000,
-        "watchNamespaces": ["123"], "hostLabels": {"a": "1"}, "state": {"hostPath": "/srv: #1"},
+        "watchNamespaces": ["123"], "hostLabels": {"a": "1"}, "state": {"hostPath": "/srv: #1"}, "hostPathRoots": ["/srv/a: #1"],
         "image": {"repository": "12", "tag": "34"}, "updateStrategy": {"maxSurge": 0, "maxUnavailable": 2_000_000},
         "controller": {"replicas": 1_000_000}, "priorityClassName": "1e3",
     });
@@ -42,6 +81,10 @@ fn texts_stay_texts_and_numbers_numbers() -> Result<()> {
     ensure!(pod["priorityClassName"] == "1e3", "{pod}");
     ensure!(pod["containers"][0]["image"] == "12:34", "{pod}");
     ensure!(pod["volumes"][0]["hostPath"]["path"] == "/srv: #1", "{pod}");
+    let root = &pod["volumes"][1];
+    let mount = json!({"name": root["name"], "mountPath": "/srv/a: #1"});
+    ensure!(root["hostPath"]["path"] == "/srv/a: #1", "{root}");
+    ensure!(pod["containers"][0]["volumeMounts"][1] == mount, "{pod}");
     let most = &spec["updateStrategy"]["rollingUpdate"]["maxUnavailable"];
     ensure!(*most == 2_000_000, "{most}");
     let args = pod["containers"][0]["args"]
@@ -52,6 +95,7 @@ fn texts_stay_texts_and_numbers_numbers() -> Result<()> {
         "--memory=1e9",
         "--host-label=a=1",
         "--namespace=123",
+        "--host-path-root=/srv/a: #1",
     ] {
         ensure!(args.contains(&json!(wanted)), "{wanted}: {args:?}");
     }

@@ -12,6 +12,7 @@ const NAMESPACE: &str = "washlet";
 fn everything_on() -> Value {
     json!({
         "service": {"enabled": true},
+        "tls": {"secretName": "certificate"},
         "metrics": {"serviceMonitor": {"enabled": true}, "dashboard": {"enabled": true}},
         "updateStrategy": {"maxSurge": 0},
     })
@@ -27,9 +28,11 @@ fn another(path: &str, value: &Value) -> Value {
         "watchNamespaces" | "secrets.namespaces" => json!(["team-a"]),
         "registries" => json!({"registry.test:5000": {"plainHttp": true}}),
         "listenAddress" => json!("::"),
+        "egress.blockNetworks" => json!(["private", "fd00::/8"]),
         "ports.http" => json!(8090),
         "memory" | "state.sizeLimit" => json!("2Gi"),
         "state.hostPath" => json!("/srv/washlet"),
+        "hostPathRoots" => json!(["/srv/models"]),
         "log.format" => json!("text"),
         "service.type" => json!("NodePort"),
         "extraEnv" => json!([{"name": "HTTPS_PROXY", "value": "http://proxy.test"}]),
@@ -194,6 +197,7 @@ fn values_that_only_look_right_are_refused_with_what_is_wrong() -> Result<()> {
             "/resources/limits/memory",
         ),
         (json!({"state": {"hostPath": "srv"}}), "/state/hostPath"),
+        (json!({"hostPathRoots": ["srv"]}), "/hostPathRoots/0"),
         (
             json!({"controller": {"replicas": 0}}),
             "/controller/replicas",
@@ -245,6 +249,10 @@ fn values_that_contradict_the_chart_are_refused_by_path() -> Result<()> {
             "ports.http and ports.admin are both 8081",
         ),
         (
+            json!({"ports": {"https": 8080}, "tls": {"secretName": "a"}}),
+            "ports.https and ports.http are both 8080",
+        ),
+        (
             json!({"ports": {"http": 20000}}),
             "ports.http: 20000 is among",
         ),
@@ -290,6 +298,7 @@ fn values_that_contradict_the_chart_are_refused_by_path() -> Result<()> {
     }
     for values in [
         json!({"ports": {"http": 19999, "admin": 30000}, "listenAddress": "10.1.27.1"}),
+        json!({"ports": {"http": 8443}}),
         json!({"listenAddress": "::11", "hostLabels": {"notkubernetes.io/zone": "a"}}),
     ] {
         render(&helm, NAMESPACE, &values).with_context(|| values.to_string())?;

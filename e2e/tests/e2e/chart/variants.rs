@@ -49,6 +49,10 @@ fn restricted(other: &str) -> Vec<(&'static str, Value)> {
                 "egress": [{"ports": [{"port": 443}]}]}}),
         ),
         (
+            "https",
+            json!({"tls": {"secretName": "certificate"}, "ports": {"https": 9443}, "service": {"enabled": true}}),
+        ),
+        (
             "little",
             json!({"networkPolicy": {"enabled": false}, "rbac": {"aggregateRoles": false}, "admissionPolicy": {"create": false},
                 "crds": {"install": false}, "controller": {"podDisruptionBudget": {"enabled": false}}}),

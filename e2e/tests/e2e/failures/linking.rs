@@ -1,6 +1,6 @@
 //! Bytes that are no component, and components that do not fit the host.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use washlet_e2e::{Artifact, with_namespace};
 
 use super::{Failure, heals, heals_untouched};
@@ -141,31 +141,63 @@ async fn an_interface_that_nobody_offers_is_named_with_the_nearest_offer() -> Re
 }
 
 #[tokio::test]
-async fn a_command_is_refused_with_what_it_lacks() -> Result<()> {
+async fn a_service_that_cannot_run_is_told_what_it_lacks() -> Result<()> {
+    with_namespace(async |ns| {
+        let stage = Stage::new(ns).await?;
+        let image = stage.push(ns, "v1", "v1").await?;
+        ns.apply_yaml(&with_service(&stage, &image, "")).await?;
+        let failure = Failure {
+            condition: "Linked",
+            reason: "BindFailed",
+            says: &[
+                "component \"service\"",
+                &image,
+                "does not export wasi:cli/run",
+                "wasi:http/incoming-handler",
+            ],
+        };
+        failure.shown(ns, "hello").await?;
+        ns.delete("Workload", "hello").await?;
+        ns.apply_yaml(&stage.workload("hello", &image)).await?;
+        heals(&stage.agent, ns, "hello").await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_job_beside_a_service_is_refused() -> Result<()> {
     with_namespace(async |ns| {
         let stage = Stage::new(ns).await?;
         let image = stage.push(ns, "run-only", "v1").await?;
-        ns.apply_yaml(&stage.workload("hello", &image)).await?;
-        let message = Failure {
+        let job = format!(
+            "  components:\n  - {{ name: app, image: '{image}', imagePullSecret: {{ name: login }} }}\n"
+        );
+        ns.apply_yaml(&with_service(&stage, &image, &job)).await?;
+        let failure = Failure {
             condition: "Linked",
             reason: "UnsupportedSpec",
             says: &[
                 "component \"app\"",
-                &image,
                 "wasi:cli/run",
-                "export wasi:http/incoming-handler",
+                "make it a workload of its own",
             ],
-        }
-        .shown(ns, "hello")
-        .await?;
-        ensure!(message.contains("not supported yet"), "{message}");
-
-        let good = Artifact::wasm(&guest("v1")?);
-        stage
-            .registry
-            .push(&repository_of(ns, "run-only"), "v1", &good)
-            .await?;
-        heals_untouched(&stage.agent, ns, "hello").await
+        };
+        failure.shown(ns, "hello").await.map(drop)
     })
     .await
+}
+
+/// A workload with a service, and these other fields.
+fn with_service(stage: &Stage, image: &str, more: &str) -> String {
+    format!(
+        "apiVersion: runtime.wasmcloud.dev/v1alpha1
+kind: Workload
+metadata:
+  name: hello
+spec:
+  hostId: {}
+  service: {{ image: '{image}', imagePullSecret: {{ name: login }} }}
+{more}",
+        stage.agent.node()
+    )
 }

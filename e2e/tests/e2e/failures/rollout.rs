@@ -109,6 +109,11 @@ async fn a_missing_tag_leaves_the_old_generation_answering() -> Result<()> {
     .await
 }
 
+/// Asks for what is not there yet.
+fn probed(spec: &mut Value) {
+    spec["components"][0]["livenessProbe"] = json!({"httpGet": {"path": "/", "port": 80}});
+}
+
 #[tokio::test]
 async fn no_kind_of_failure_takes_the_old_generation_down() -> Result<()> {
     with_namespace(async |ns| {
@@ -163,9 +168,9 @@ async fn no_kind_of_failure_takes_the_old_generation_down() -> Result<()> {
                     condition: "Accepted",
                     reason: "UnsupportedSpec",
                     progress: "Stalled",
-                    says: &["spec.components[0].poolSize"],
+                    says: &["spec.components[0].livenessProbe"],
                 },
-                Box::new(|spec| spec["components"][0]["poolSize"] = json!(3)),
+                Box::new(probed),
             ),
             (
                 "config",

@@ -20,8 +20,26 @@ impl Loop {
                 tracked.take_over(at);
             }
         }
+        match now {
+            Standing::Holder => self.hold(false),
+            Standing::Standby => self.hold(true),
+            // Who cannot renew its Lease goes on as it was.
+            Standing::Unknown => {}
+        }
         self.check_prepared();
         self.look_at_all();
+    }
+
+    /// Leaves services and jobs to another agent of the node, or runs them. What cannot be stated anew, since something that it
+    /// names is being read, is stated when it can be.
+    fn hold(&mut self, held: bool) {
+        if std::mem::replace(&mut self.held, held) != held {
+            let concerned = self.workloads.iter().filter(|(_, w)| w.may_run_commands());
+            let concerned: Vec<String> = concerned.map(|(uid, _)| uid.clone()).collect();
+            for uid in concerned {
+                self.evaluate(&uid);
+            }
+        }
     }
 
     /// Finds out whether this agent could go on where the other agent of the node is. Once it could, it stays so.
@@ -66,8 +84,11 @@ impl Loop {
         if phase != Phase::Running {
             self.given.health.draining();
         }
-        if phase == Phase::Draining {
-            self.begin_draining();
+        match phase {
+            // They end here before they begin there.
+            Phase::HandingOver => self.hold(true),
+            Phase::Draining => self.begin_draining(),
+            Phase::Running => {}
         }
     }
 
@@ -89,6 +110,11 @@ impl Loop {
         self.workloads.values().any(Tracked::unsettled)
     }
 
+    /// Whether a service or a job runs that is another agent's to run.
+    fn runs_commands(&self) -> bool {
+        self.held && self.workloads.values().any(Tracked::runs_commands)
+    }
+
     /// Reports how far the loop is, to whoever leads the agent out.
     pub(super) fn report(&self) {
         if self.phase == Phase::Running {
@@ -96,7 +122,7 @@ impl Loop {
         }
         let now = Reported {
             phase: self.phase,
-            settled: !self.unsettled(),
+            settled: !self.unsettled() && !self.runs_commands(),
         };
         self.given
             .reported

@@ -14,6 +14,7 @@ use crate::{fault::Reason, host::observed::Progress, spec};
 pub(super) enum Told {
     Fault(Reason, String),
     Serving(i64),
+    Completed(i64),
     Draining,
 }
 
@@ -37,7 +38,10 @@ impl Tracked {
             return;
         }
         let reason = match &told {
+            // As the kubelet calls it.
+            Told::Fault(Reason::CrashLoopBackOff, _) => "BackOff",
             Told::Fault(reason, _) => reason.as_str(),
+            Told::Completed(_) => "Completed",
             Told::Serving(_) => "Started",
             Told::Draining => "Killing",
         };
@@ -96,6 +100,11 @@ impl Tracked {
             return Some((told, Tone::Warning, "Starting", fault.message.clone()));
         }
         let observed = self.observed.as_ref()?;
+        if observed.progress == Progress::Completed {
+            let note = format!("generation {} has ended well", observed.generation);
+            let told = Told::Completed(observed.generation);
+            return Some((told, Tone::Normal, "Running", note));
+        }
         let serving = observed
             .serving
             .as_ref()

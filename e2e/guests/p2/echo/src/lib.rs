@@ -1,5 +1,5 @@
-//! Streams the body of a request back. The response's headers tell the rest of the request:
-//! `echo-method`, `echo-path` (with the query), and `echo-NAME` for each of its headers.
+//! Streams the body of a request back, and its trailers. The response's headers tell the rest of the request: `echo-method`,
+//! `echo-scheme`, `echo-authority`, `echo-path` (with the query), and `echo-NAME` for each of its headers; `trailer` is passed on.
 
 wit_bindgen::generate!({
     inline: "
@@ -15,7 +15,8 @@ wit_bindgen::generate!({
 
 use exports::wasi::http::incoming_handler::Guest;
 use wasi::http::types::{
-    Fields, IncomingRequest, Method, OutgoingBody, OutgoingResponse, ResponseOutparam,
+    Fields, IncomingBody, IncomingRequest, Method, OutgoingBody, OutgoingResponse,
+    ResponseOutparam, Scheme,
 };
 
 struct Echo;
@@ -30,8 +31,13 @@ impl Guest for Echo {
         let from = source.stream().expect("the stream is taken once");
         let to = body.write().expect("the stream is taken once");
         while to.blocking_splice(&from, 64 * 1024).is_ok() {}
-        drop(to);
-        let _ = OutgoingBody::finish(body, None);
+        drop((from, to));
+        let trailers = IncomingBody::finish(source);
+        trailers.subscribe().block();
+        // A request that failed leaves the response without its end.
+        if let Some(Ok(Ok(trailers))) = trailers.get() {
+            let _ = OutgoingBody::finish(body, trailers);
+        }
     }
 }
 
@@ -48,12 +54,24 @@ fn headers(request: &IncomingRequest) -> Fields {
         Method::Patch => "PATCH".into(),
         Method::Other(name) => name,
     };
+    let scheme = match request.scheme() {
+        Some(Scheme::Http) => "http".into(),
+        Some(Scheme::Https) => "https".into(),
+        Some(Scheme::Other(name)) => name,
+        None => "none".into(),
+    };
+    let authority = request.authority().unwrap_or_default();
     let path = request.path_with_query().unwrap_or_default();
     let mut entries = vec![
         ("echo-method".to_owned(), method.into_bytes()),
+        ("echo-scheme".to_owned(), scheme.into_bytes()),
+        ("echo-authority".to_owned(), authority.into_bytes()),
         ("echo-path".to_owned(), path.into_bytes()),
     ];
     for (name, value) in request.headers().entries() {
+        if name == "trailer" {
+            entries.push((name.clone(), value.clone()));
+        }
         entries.push((format!("echo-{name}"), value));
     }
     Fields::from_list(&entries).expect("they were headers before")

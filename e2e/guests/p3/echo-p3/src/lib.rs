@@ -1,8 +1,5 @@
-//! Streams the body of a request back. The response's headers tell the rest of the request:
-//! `echo-method`, `echo-path` (with the query), and `echo-NAME` for each of its headers.
-
-#[path = "../../http.rs"]
-mod http;
+//! Streams the body of a request back, and its trailers. The response's headers tell the rest of the request: `echo-method`,
+//! `echo-scheme`, `echo-authority`, `echo-path` (with the query), and `echo-NAME` for each of its headers; `trailer` is passed on.
 
 wit_bindgen::generate!({
     inline: "
@@ -17,7 +14,7 @@ wit_bindgen::generate!({
 });
 
 use exports::wasi::http::handler::Guest;
-use wasi::http::types::{ErrorCode, Fields, Method, Request, Response};
+use wasi::http::types::{ErrorCode, Fields, Method, Request, Response, Scheme};
 use wit_bindgen::{StreamReader, StreamResult, StreamWriter, spawn_local};
 
 struct Echo;
@@ -26,10 +23,11 @@ impl Guest for Echo {
     async fn handle(request: Request) -> Result<Response, ErrorCode> {
         let headers = headers(&request);
         let (_, received) = wit_future::new(|| Ok(()));
-        let (from, _trailers) = Request::consume_body(request, received);
+        let (from, trailers) = Request::consume_body(request, received);
         let (to, body) = wit_stream::new();
         spawn_local(copy(from, to));
-        Ok(http::stream(200, headers, body))
+        let (response, _) = Response::new(headers, Some(body), trailers);
+        Ok(response)
     }
 }
 
@@ -59,12 +57,24 @@ fn headers(request: &Request) -> Fields {
         Method::Patch => "PATCH".into(),
         Method::Other(name) => name,
     };
+    let scheme = match request.get_scheme() {
+        Some(Scheme::Http) => "http".into(),
+        Some(Scheme::Https) => "https".into(),
+        Some(Scheme::Other(name)) => name,
+        None => "none".into(),
+    };
+    let authority = request.get_authority().unwrap_or_default();
     let path = request.get_path_with_query().unwrap_or_default();
     let mut entries = vec![
         ("echo-method".to_owned(), method.into_bytes()),
+        ("echo-scheme".to_owned(), scheme.into_bytes()),
+        ("echo-authority".to_owned(), authority.into_bytes()),
         ("echo-path".to_owned(), path.into_bytes()),
     ];
     for (name, value) in request.get_headers().copy_all() {
+        if name == "trailer" {
+            entries.push((name.clone(), value.clone()));
+        }
         entries.push((format!("echo-{name}"), value));
     }
     Fields::from_list(&entries).expect("they were headers before")

@@ -1,0 +1,66 @@
+//! P12: what a workload feels of neighbours that misbehave.
+
+use anyhow::Result;
+
+use super::{Bench, workload};
+use crate::{
+    figure::Figure,
+    load::{self, Request},
+    server::Server,
+};
+
+/// Requests a second to the workload that behaves: a tenth of what it could have.
+const RATE: f64 = 4_000.0;
+
+/// A workload alone, beside one that spins, beside one that takes all the memory it can get, and beside both.
+pub fn beside(bench: &Bench<'_>) -> Result<()> {
+    let guests = [
+        ("app.wasm", bench.hello()),
+        ("faults.wasm", bench.guest("faults")),
+    ];
+    let faults = |name: &str| {
+        workload(name, Some(name), "requestTimeoutSeconds: 1").replace("app.wasm", "faults.wasm")
+    };
+    let manifest = [
+        workload("good", Some("good"), ""),
+        faults("spins"),
+        faults("allocates"),
+    ]
+    .concat();
+    let server = Server::washlet(&bench.options.washlet, &manifest, &guests)?;
+    let good = Request::get(server.address, "good", "/");
+    let spins = Request::get(server.address, "spins", "/spin");
+    let allocates = Request::get(server.address, "allocates", "/alloc");
+    let seconds = bench.options.seconds;
+    for request in [
+        &good,
+        &Request::get(server.address, "spins", "/ok"),
+        &Request::get(server.address, "allocates", "/ok"),
+    ] {
+        load::wait_for_route(request)?;
+    }
+    load::closed(&good, 8, 1.0)?;
+    for (name, pests) in [
+        ("one that spins", vec![spins.clone()]),
+        ("one that allocates", vec![allocates.clone()]),
+        ("both", vec![spins, allocates]),
+    ] {
+        let (mut alone, mut together) = (Vec::new(), Vec::new());
+        for _ in 0..bench.options.rounds {
+            alone.push(load::open(&good, 8, RATE, seconds)?.quantile(0.99) * 1e6);
+            let outcome = load::open_beside(&good, &pests, 8, RATE, seconds)?;
+            anyhow::ensure!(outcome.failed == 0, "{} requests failed", outcome.failed);
+            together.push(outcome.quantile(0.99) * 1e6);
+        }
+        Figure::ratio(
+            "P12",
+            format!("p99 beside {name} ÷ alone"),
+            "µs",
+            &together,
+            &alone,
+        )
+        .at_most(2.0)
+        .print();
+    }
+    Ok(())
+}

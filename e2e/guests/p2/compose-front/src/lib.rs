@@ -1,0 +1,109 @@
+//! Calls another component of its workload, `compose-back`, which it imports.
+//!
+//! `/hello?name=N`: its greeting. `/calls?n=N`: how many nanoseconds N calls of its `add` took; `/inner?n=N`: as many calls of
+//! the same function in here. `/front?…` and `/back?…`: what this component, or the other one, finds at
+//! `config=KEY`, `variable=NAME`, or `authority=HOST:PORT` (the status of a GET of `path=/PATH`).
+
+#[path = "../../granted.rs"]
+mod granted;
+#[path = "../../http.rs"]
+mod http;
+
+wit_bindgen::generate!({
+    inline: "
+        package e2e:compose-front;
+
+        package washlet-test:greeter@1.0.0 {
+            interface greet {
+                hello: func(name: string) -> string;
+                add: func(a: u32, b: u32) -> u32;
+            }
+            interface granted {
+                config: func(key: string) -> option<string>;
+                variable: func(name: string) -> option<string>;
+                get: func(authority: string, path: string) -> result<u16, string>;
+            }
+        }
+
+        world guest {
+            import wasi:clocks/monotonic-clock@0.2.12;
+            import wasi:config/store@0.2.0-rc.1;
+            import wasi:cli/environment@0.2.12;
+            import wasi:http/outgoing-handler@0.2.12;
+            import washlet-test:greeter/greet@1.0.0;
+            import washlet-test:greeter/granted@1.0.0;
+            export wasi:http/incoming-handler@0.2.12;
+        }
+    ",
+    path: "../../../../wit",
+    generate_all,
+});
+
+use std::hint::black_box;
+
+use exports::wasi::http::incoming_handler::Guest;
+use wasi::{
+    clocks::monotonic_clock,
+    http::types::{IncomingRequest, ResponseOutparam},
+};
+use washlet_test::greeter::{granted as back, greet};
+
+struct Front;
+
+impl Guest for Front {
+    fn handle(request: IncomingRequest, out: ResponseOutparam) {
+        let query = |name: &str| http::query(&request, name);
+        let n = query("n").and_then(|n| n.parse().ok()).unwrap_or(1);
+        let text = match http::path(&request).as_str() {
+            "/hello" => greet::hello(&query("name").unwrap_or_default()),
+            "/calls" => timed(n, greet::add),
+            "/inner" => timed(n, add),
+            "/front" => found(&request, granted::config, granted::variable, granted::get),
+            "/back" => found(&request, back::config, back::variable, back::get),
+            _ => return http::respond(out, 404, "no such path\n"),
+        };
+        http::respond(out, 200, &text);
+    }
+}
+
+/// Nanoseconds for `n` calls that build upon each other.
+fn timed(n: u32, add: fn(u32, u32) -> u32) -> String {
+    let start = monotonic_clock::now();
+    let mut sum = 0;
+    for i in 0..n {
+        sum = add(sum, i);
+    }
+    let took = monotonic_clock::now() - start;
+    let right = (0..n).fold(0, u32::wrapping_add);
+    assert_eq!(sum, right);
+    took.to_string()
+}
+
+/// What the other component does for a call, in here.
+#[inline(never)]
+fn add(a: u32, b: u32) -> u32 {
+    black_box(a).wrapping_add(b)
+}
+
+fn found(
+    request: &IncomingRequest,
+    config: fn(&str) -> Option<String>,
+    variable: fn(&str) -> Option<String>,
+    get: fn(&str, &str) -> Result<u16, String>,
+) -> String {
+    let query = |name: &str| http::query(request, name);
+    let value = |value: Option<String>| value.unwrap_or("nothing".to_owned());
+    if let Some(key) = query("config") {
+        value(config(&key))
+    } else if let Some(name) = query("variable") {
+        value(variable(&name))
+    } else {
+        let path = query("path").unwrap_or("/".to_owned());
+        match get(&query("authority").unwrap_or_default(), &path) {
+            Ok(status) => status.to_string(),
+            Err(error) => error,
+        }
+    }
+}
+
+export!(Front);

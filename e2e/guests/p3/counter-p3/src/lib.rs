@@ -1,0 +1,46 @@
+//! Answers `served N together M\n` after `?ms=N` milliseconds: N counts the requests of this instance, and M those that it had
+//! at the same time when this one came, itself included. `/trap` traps after the pause.
+
+#[path = "../../http.rs"]
+mod http;
+
+wit_bindgen::generate!({
+    inline: "
+        package e2e:counter-p3;
+
+        world guest {
+            import wasi:clocks/monotonic-clock@0.3.0;
+            export wasi:http/handler@0.3.0;
+        }
+    ",
+    path: "../../../../wit/p3",
+    generate_all,
+});
+
+use core::sync::atomic::{AtomicU32, Ordering};
+use exports::wasi::http::handler::Guest;
+use wasi::clocks::monotonic_clock::wait_for;
+use wasi::http::types::{ErrorCode, Request, Response};
+
+static SERVED: AtomicU32 = AtomicU32::new(0);
+static TOGETHER: AtomicU32 = AtomicU32::new(0);
+
+struct Counter;
+
+impl Guest for Counter {
+    async fn handle(request: Request) -> Result<Response, ErrorCode> {
+        let served = SERVED.fetch_add(1, Ordering::Relaxed) + 1;
+        let together = TOGETHER.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(ms) = http::query(&request, "ms").and_then(|ms| ms.parse::<u64>().ok()) {
+            wait_for(ms * 1_000_000).await;
+        }
+        let target = request.get_path_with_query().unwrap_or_default();
+        if target.starts_with("/trap") {
+            panic!("as asked");
+        }
+        TOGETHER.fetch_sub(1, Ordering::Relaxed);
+        Ok(http::text(200, format!("served {served} together {together}\n")))
+    }
+}
+
+export!(Counter);

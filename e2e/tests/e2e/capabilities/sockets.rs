@@ -1,0 +1,133 @@
+//! What a component reaches by `wasi:sockets`: nothing, until its workload grants it.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
+
+use crate::local::{Local, folder, path, workload, yaml};
+
+/// A server on this machine's loopback that answers every `ping` with `pong`, until the client has nothing more to say.
+async fn pong() -> Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let port = listener.local_addr()?.port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut said = Vec::new();
+            if stream.read_to_end(&mut said).await.is_ok() && said == b"ping" {
+                let _ = stream.write_all(b"pong").await;
+            }
+        }
+    });
+    Ok(port)
+}
+
+#[tokio::test]
+async fn the_nodes_loopback_is_opened_port_by_port() -> Result<()> {
+    let port = pong().await?;
+    let granted = json!({"localResources": {"allowedHostLoopbackPorts": [port.to_string()]}});
+    let other =
+        json!({"localResources": {"allowedHosts": ["*"], "allowedHostLoopbackPorts": ["1"]}});
+    let file = folder("run")?.join("workloads.yaml");
+    let objects = [
+        workload("granted", "sockets", granted.clone()),
+        workload("other", "sockets", other),
+    ];
+    fs::write(&file, yaml(&objects)).context("writing YAML")?;
+    let local = Local::start(&["--allow-host-loopback", path(&file)?]).await?;
+    local.ready(&["granted", "other"]).await?;
+    let host = format!("/lookup?name=host.wasmcloud.internal&port={port}");
+    local
+        .expect("granted.test", &host, (200, "got pong"))
+        .await?;
+    local
+        .expect("other.test", &host, (200, "access-denied"))
+        .await?;
+    local.says(&format!("{port}/tcp")).await?;
+    // The node's 127.0.0.1 by that name is nobody's: it is the workload's own.
+    let own = format!("/connect?to=127.0.0.1:{port}");
+    local
+        .expect("granted.test", &own, (200, "connection-refused"))
+        .await?;
+    local
+        .expect("other.test", &own, (200, "connection-refused"))
+        .await?;
+
+    // A host that was not told so opens nothing.
+    let local = Local::of(&[workload("granted", "sockets", granted)]).await?;
+    local.says("--allow-host-loopback").await
+}
+
+#[tokio::test]
+async fn names_are_looked_up_when_they_are_granted() -> Result<()> {
+    let some = json!({"localResources": {"allowedIpNameLookups": ["*.example.com", "10.0.0.1"]}});
+    let local = Local::of(&[
+        workload("none", "sockets", json!({})),
+        workload("some", "sockets", some),
+    ])
+    .await?;
+    local.ready(&["none", "some"]).await?;
+    for (host, name, expected) in [
+        ("none.test", "localhost", "127.0.0.1"),
+        ("none.test", "service.wasmcloud.internal", "127.0.0.1"),
+        ("none.test", "10.0.0.1", "access-denied"),
+        ("none.test", "a.example.com", "access-denied"),
+        ("some.test", "10.0.0.1", "10.0.0.1"),
+        ("some.test", "example.com", "access-denied"),
+        ("some.test", "a..example.com", "invalid-argument"),
+    ] {
+        let path = format!("/lookup?name={name}");
+        local.expect(host, &path, (200, expected)).await?;
+    }
+    local.says("allowedIpNameLookups").await
+}
+
+#[tokio::test]
+async fn connections_need_a_rule() -> Result<()> {
+    let hosts = |hosts| json!({"localResources": {"allowedHosts": hosts}});
+    let local = Local::of(&[
+        workload(
+            "http",
+            "sockets",
+            hosts(json!(["http://10.255.255.1", "tcp://10.255.255.2:1"])),
+        ),
+        workload("all", "sockets", hosts(json!(["*"]))),
+    ])
+    .await?;
+    local.ready(&["http", "all"]).await?;
+    for (host, to) in [
+        ("http.test", "10.255.255.1:80"),
+        ("http.test", "10.255.255.2:2"),
+        ("all.test", "169.254.169.254:80"),
+        ("all.test", "127.255.255.254:80"),
+    ] {
+        let path = format!("/connect?to={to}");
+        local.expect(host, &path, (200, "access-denied")).await?;
+    }
+    local.says("tcp://10.255.255.2:2").await
+}
+
+#[tokio::test]
+async fn sockets_in_a_loop_harm_nobody_else() -> Result<()> {
+    let local = Local::of(&[
+        workload("many", "sockets", json!({})),
+        workload("other", "sockets", json!({})),
+    ])
+    .await?;
+    local.ready(&["many", "other"]).await?;
+    for _ in 0..3 {
+        let expected = (200, "512 then new-socket-limit");
+        local.expect("many.test", "/many", expected).await?;
+        let refused = (200, "connection-refused");
+        local
+            .expect("other.test", "/connect?to=127.0.0.1:80", refused)
+            .await?;
+    }
+    let ok = local.get("many.test", "/connect?to=127.0.0.1:80").await?;
+    ensure!(ok == (200, "connection-refused".to_owned()), "{ok:?}");
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! Components of one workload that are linked to each other.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+
+use crate::local::{Local, folder, path, wasm, workload, yaml};
+
+/// The workload `app` of two components in this folder: `front`, and `back` that it imports.
+fn two(front: Value, back: Value) -> Value {
+    let part = |name: &str, more: Value| {
+        let mut part = json!({"name": name, "image": format!("file:./{name}.wasm")});
+        if let (Some(part), Value::Object(more)) = (part.as_object_mut(), more) {
+            part.extend(more);
+        }
+        part
+    };
+    let mut app = workload("app", "v1", json!({}));
+    app["spec"]["components"] = json!([part("front", front), part("back", back)]);
+    app
+}
+
+#[tokio::test]
+async fn two_components_answer_as_one_and_change_as_one() -> Result<()> {
+    let dir = folder("composition")?;
+    let back = fs::read(wasm("compose-back"))?;
+    fs::copy(wasm("compose-front"), dir.join("front.wasm"))?;
+    fs::write(dir.join("back.wasm"), &back)?;
+    let file = dir.join("app.yaml");
+    fs::write(&file, yaml(&[two(json!({}), json!({}))]))?;
+    let local = Local::start(&[path(&file)?]).await?;
+    let hello = "hello you, from the back";
+    local.answers("app.test", "/hello?name=you", hello).await?;
+    let (_, took) = local.get("app.test", "/calls?n=10000").await?;
+    ensure!(took.parse::<u64>().is_ok(), "{took}");
+
+    // Another greeting of the same length.
+    let changed = String::from_utf8_lossy(&back).contains(", from the back");
+    ensure!(changed, "the greeting is in the file");
+    fs::write(
+        dir.join("back.wasm"),
+        replaced(&back, b"from the back", b"from the rear"),
+    )?;
+    let hello = "hello you, from the rear";
+    local.answers("app.test", "/hello?name=you", hello).await?;
+
+    // What cannot be linked leaves what can.
+    fs::copy(wasm("v1"), dir.join("back.wasm"))?;
+    local.says("washlet-test:greeter/greet@1.0.0").await?;
+    let served = local.get("app.test", "/hello?name=you").await?;
+    ensure!(served == (200, hello.to_owned()), "{served:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn grants_that_differ_are_refused_by_name() -> Result<()> {
+    let dir = folder("composition")?;
+    fs::copy(wasm("compose-front"), dir.join("front.wasm"))?;
+    fs::copy(wasm("compose-back"), dir.join("back.wasm"))?;
+    let granted = json!({"localResources": {"allowedHosts": ["example.test"]}});
+    let file = dir.join("app.yaml");
+    fs::write(&file, yaml(&[two(granted, json!({}))]))?;
+    let local = Local::start(&[path(&file)?]).await?;
+    local.says("localResources.allowedHosts differ").await
+}
+
+/// The bytes, with each `from` as a `to` of the same length.
+fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let at: Vec<usize> = (0..bytes.len())
+        .filter(|&at| bytes[at..].starts_with(from))
+        .collect();
+    for at in at {
+        bytes[at..at + to.len()].copy_from_slice(to);
+    }
+    bytes
+}

@@ -1,0 +1,157 @@
+//! A changed file is live within moments, whichever way it was changed, and nobody notices who only asks.
+
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::symlink,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+
+use crate::{
+    load::Load,
+    local::{Local, folder, path, wasm, workload, yaml},
+};
+
+/// Generous: the machine may be busy. What is measured is printed.
+const MEDIAN: Duration = Duration::from_secs(2);
+
+/// A running workload `app` of `IMAGE` in a folder.
+async fn start(dir: &Path, image: &str) -> Result<Local> {
+    let file = dir.join("app.yaml");
+    let image = json!({"image": format!("file:./{image}")});
+    fs::write(&file, yaml(&[workload("app", "v1", image)]))?;
+    let local = Local::start(&[path(&file)?]).await?;
+    local.answers("app.test", "/", "v1").await?;
+    Ok(local)
+}
+
+#[tokio::test]
+async fn fifty_rewrites_under_load_drop_no_request() -> Result<()> {
+    let dir = folder("reload")?;
+    let component = dir.join("app.wasm");
+    fs::copy(wasm("v1"), &component)?;
+    let local = start(&dir, "app.wasm").await?;
+    // Both are compiled once, and then come from the cache.
+    fs::copy(wasm("v2"), &component)?;
+    local.answers("app.test", "/", "v2").await?;
+
+    let load = Load::start(local.address, "app.test", "/");
+    let mut delays = Vec::new();
+    for round in 0..50 {
+        let version = if round % 2 == 0 { "v1" } else { "v2" };
+        if round % 4 < 2 {
+            fs::copy(wasm(version), &component)?;
+        } else {
+            fs::copy(wasm(version), dir.join("new"))?;
+            fs::rename(dir.join("new"), &component)?;
+        }
+        let written = Instant::now();
+        while local.get("app.test", "/").await? != (200, version.to_owned()) {
+            ensure!(
+                written.elapsed() < Duration::from_secs(30),
+                "{version} never came"
+            );
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        delays.push(written.elapsed());
+    }
+    let tally = load.stop_without_failure().await?;
+    ensure!(
+        tally.told.iter().all(|told| told.len() > 2),
+        "{:?}",
+        tally.told
+    );
+    delays.sort();
+    let (median, worst) = (delays[delays.len() / 2], delays[delays.len() - 1]);
+    eprintln!("from the write to the new answer: median {median:?}, worst {worst:?}");
+    ensure!(median < MEDIAN, "{median:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn half_a_file_is_not_taken_for_a_whole_one() -> Result<()> {
+    let dir = folder("reload")?;
+    let component = dir.join("app.wasm");
+    fs::copy(wasm("v1"), &component)?;
+    let local = start(&dir, "app.wasm").await?;
+    let bytes = fs::read(wasm("v2"))?;
+    let (half, rest) = bytes.split_at(bytes.len() / 2);
+    let mut file = fs::File::create(&component)?;
+    for part in [half, rest] {
+        file.write_all(part)?;
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        local.expect("app.test", "/", (200, "v1")).await?;
+    }
+    drop(file);
+    local.answers("app.test", "/", "v2").await?;
+    let said = local.said()?;
+    ensure!(!said.contains("the former version goes on"), "{said}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_broken_is_told_once_and_leaves_the_last_good_one() -> Result<()> {
+    let dir = folder("reload")?;
+    let component = dir.join("app.wasm");
+    fs::copy(wasm("v1"), &component)?;
+    let local = start(&dir, "app.wasm").await?;
+    fs::write(&component, b"no component at all")?;
+    local.says("NotAComponent").await?;
+    // The host tries again meanwhile.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    local.expect("app.test", "/", (200, "v1")).await?;
+    fs::copy(wasm("v2"), &component)?;
+    local.answers("app.test", "/", "v2").await?;
+
+    let file = dir.join("app.yaml");
+    let good = fs::read_to_string(&file)?;
+    for _ in 0..3 {
+        fs::write(&file, "not: [yaml")?;
+        local.says("the files are wrong").await?;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        local.expect("app.test", "/", (200, "v2")).await?;
+    }
+    fs::write(&file, good)?;
+    local.answers("app.test", "/", "v2").await?;
+    let said = local.said()?;
+    for once in ["NotAComponent", "the files are wrong"] {
+        let lines = said.lines().filter(|line| line.contains(once));
+        ensure!(lines.count() == 1, "`{once}` more than once: {said}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn folders_and_links_may_be_replaced() -> Result<()> {
+    let dir = folder("reload")?;
+    for version in ["v1", "v2"] {
+        fs::create_dir_all(dir.join(version).join("deep"))?;
+        fs::copy(wasm(version), dir.join(version).join("deep/app.wasm"))?;
+    }
+    symlink("v1", dir.join("current"))?;
+    let local = start(&dir, "current/deep/app.wasm").await?;
+    for version in ["v2", "v1"] {
+        symlink(version, dir.join("next"))?;
+        fs::rename(dir.join("next"), dir.join("current"))?;
+        local.answers("app.test", "/", version).await?;
+    }
+
+    // As a clean build does: the folder goes, and comes back with what is in it.
+    fs::remove_file(dir.join("current"))?;
+    fs::rename(dir.join("v2"), dir.join("current"))?;
+    local.answers("app.test", "/", "v2").await?;
+    fs::remove_dir_all(dir.join("current"))?;
+    local.says("there is no file").await?;
+    local.expect("app.test", "/", (200, "v2")).await?;
+    fs::create_dir_all(dir.join("current/deep"))?;
+    fs::copy(wasm("v1"), dir.join("current/deep/app.wasm"))?;
+    local.answers("app.test", "/", "v1").await?;
+
+    // And the new folder is watched like the first one.
+    fs::copy(wasm("v2"), dir.join("current/deep/app.wasm"))?;
+    local.answers("app.test", "/", "v2").await
+}

@@ -1,0 +1,224 @@
+//! How many instances there may be at a time, and who waits until there may be one more.
+
+use std::{
+    future::Future,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use tokio::sync::{Notify, futures::Notified};
+
+/// Room for a number of instances: of an engine, or of a workload within it.
+#[derive(Debug)]
+pub struct Room {
+    limit: u32,
+    used: AtomicU32,
+    waiting: AtomicU32,
+    freed: Notify,
+}
+
+/// The room that one instance takes; dropping it frees the room.
+#[derive(Debug)]
+pub struct Place(Option<Arc<Room>>);
+
+/// Counts somebody who waits.
+struct Waiting<'a>(&'a Room);
+
+impl Room {
+    /// Room for `limit` instances.
+    #[must_use]
+    pub const fn new(limit: u32) -> Self {
+        Self {
+            limit,
+            used: AtomicU32::new(0),
+            waiting: AtomicU32::new(0),
+            freed: Notify::const_new(),
+        }
+    }
+
+    /// Takes a place, if there is one.
+    #[must_use]
+    pub fn try_enter(self: &Arc<Self>) -> Option<Place> {
+        if self.used.fetch_add(1, Ordering::AcqRel) < self.limit {
+            Some(Place(Some(self.clone())))
+        } else {
+            self.used.fetch_sub(1, Ordering::AcqRel);
+            None
+        }
+    }
+
+    /// Takes a place in a workload's room and one in its engine's.
+    ///
+    /// # Errors
+    /// The room that was full.
+    pub fn enter_both(own: &Arc<Self>, engine: &Arc<Self>) -> Result<(Place, Place), Full> {
+        let place = own.try_enter().ok_or(Full::Workload)?;
+        match engine.try_enter() {
+            Some(of_engine) => Ok((place, of_engine)),
+            None => {
+                place.leave_quietly();
+                Err(Full::Engine)
+            }
+        }
+    }
+
+    /// Most instances at a time.
+    #[must_use]
+    pub const fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// Instances that there are.
+    #[must_use]
+    pub fn used(&self) -> u32 {
+        self.used.load(Ordering::Relaxed).min(self.limit)
+    }
+
+    /// Tells one of those who wait to look again.
+    pub fn wake_one(&self) {
+        if self.waiting.load(Ordering::Acquire) > 0 {
+            self.freed.notify_one();
+        }
+    }
+
+    /// Waits, with at most `others` before it, until `attempt` succeeds; none if too many wait already. An attempt that fails
+    /// says which room was full. Bounding the time is the caller's affair.
+    pub async fn wait_for<T>(
+        &self,
+        outer: &Self,
+        others: u32,
+        mut attempt: impl FnMut() -> Result<T, Full>,
+    ) -> Option<T> {
+        let _waiting = self.queue(others)?;
+        let _outer = outer.queue(u32::MAX)?;
+        loop {
+            // Before the attempt, or what is freed in between would not be noticed.
+            let mut own = pin!(self.freed.notified());
+            let mut engine = pin!(outer.freed.notified());
+            own.as_mut().enable();
+            engine.as_mut().enable();
+            match attempt() {
+                Ok(got) => return Some(got),
+                Err(Full::Workload) => own.await,
+                Err(Full::Engine) => either(own, engine).await,
+            }
+        }
+    }
+
+    fn queue(&self, others: u32) -> Option<Waiting<'_>> {
+        let before = self.waiting.fetch_add(1, Ordering::AcqRel);
+        let waiting = Waiting(self);
+        (before < others).then_some(waiting)
+    }
+}
+
+/// Which room was full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// The workload's own.
+    Workload,
+    /// The engine's, which all workloads share.
+    Engine,
+}
+
+/// Ready when either is.
+async fn either(first: std::pin::Pin<&mut Notified<'_>>, second: std::pin::Pin<&mut Notified<'_>>) {
+    let (mut first, mut second) = (first, second);
+    std::future::poll_fn(|cx| {
+        if first.as_mut().poll(cx).is_ready() {
+            return std::task::Poll::Ready(());
+        }
+        second.as_mut().poll(cx)
+    })
+    .await;
+}
+
+impl Place {
+    /// Frees the room, and wakes nobody: whoever waited would find it as it was, and wake others in turn, for ever.
+    fn leave_quietly(mut self) {
+        if let Some(room) = self.0.take() {
+            room.used.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(room) = &self.0 {
+            room.used.fetch_sub(1, Ordering::AcqRel);
+            room.wake_one();
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+        // For a moment it may have stood in the way of another one, see [`Place::leave_quietly`].
+        self.0.wake_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    fn attempt(own: &Arc<Room>, engine: &Arc<Room>) -> Result<(Place, Place), Full> {
+        Room::enter_both(own, engine)
+    }
+
+    #[test]
+    fn there_are_as_many_places_as_the_limit_says() {
+        let room = Arc::new(Room::new(2));
+        let first = room.try_enter().unwrap();
+        let _second = room.try_enter().unwrap();
+        assert!(room.try_enter().is_none());
+        assert_eq!(room.used(), 2);
+        drop(first);
+        assert!(room.try_enter().is_some());
+    }
+
+    #[test]
+    fn whoever_waits_gets_what_is_freed() {
+        let (own, engine) = (Arc::new(Room::new(1)), Arc::new(Room::new(2)));
+        let held = own.try_enter().unwrap();
+        let mut first = Box::pin(own.wait_for(&engine, 1, || attempt(&own, &engine)));
+        assert!(first.as_mut().now_or_never().is_none());
+        // One waits already, and no more may.
+        let second = own.wait_for(&engine, 1, || attempt(&own, &engine));
+        assert!(second.now_or_never().unwrap().is_none());
+        drop(held);
+        assert!(first.as_mut().now_or_never().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_full_engine_wakes_its_workloads_when_a_neighbour_leaves() {
+        let (own, engine) = (Arc::new(Room::new(8)), Arc::new(Room::new(1)));
+        let neighbour = engine.try_enter().unwrap();
+        let mut wait = Box::pin(own.wait_for(&engine, 8, || attempt(&own, &engine)));
+        assert!(wait.as_mut().now_or_never().is_none());
+        drop(neighbour);
+        let places = wait.as_mut().now_or_never().unwrap();
+        assert_eq!((own.used(), engine.used()), (1, 1));
+        drop(places);
+        assert_eq!((own.used(), engine.used()), (0, 0));
+    }
+
+    #[test]
+    fn who_gives_up_waiting_leaves_its_turn_to_the_next() {
+        let (own, engine) = (Arc::new(Room::new(1)), Arc::new(Room::new(8)));
+        let held = own.try_enter().unwrap();
+        let mut first = Box::pin(own.wait_for(&engine, 8, || attempt(&own, &engine)));
+        let mut second = Box::pin(own.wait_for(&engine, 8, || attempt(&own, &engine)));
+        assert!(first.as_mut().now_or_never().is_none());
+        assert!(second.as_mut().now_or_never().is_none());
+        drop(held);
+        drop(first);
+        assert!(second.as_mut().now_or_never().unwrap().is_some());
+    }
+}

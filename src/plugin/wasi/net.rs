@@ -1,0 +1,197 @@
+//! `wasi:sockets`, with a loopback for each workload and nothing else unless it is granted.
+//!
+//! TCP is this module's own: what stays within a workload never becomes a socket of the machine, so that no other workload and
+//! no other process can reach it, and two workloads can listen on one port. What leaves the host is a socket of the machine
+//! that has been connected; nothing is ever bound or listened on there. UDP is denied.
+//!
+//! The host functions of both versions of WASI are those of `wasmtime-wasi`'s bindings, with sockets of this module in the
+//! place of that crate's. A component that imports no sockets has none of it, and an instance that makes none pays nothing.
+
+mod lookup;
+mod loopback;
+mod p2;
+mod p3;
+mod pipe;
+mod policy;
+mod stream;
+mod tcp;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::VecDeque, net::IpAddr, sync::Arc};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wasmtime::component::{HasData, Linker, ResourceTable};
+
+use super::super::{ComponentFacts, StoreState};
+use crate::{engine::Flavor, spec};
+use loopback::Loopback;
+use policy::Denials;
+
+/// Sockets that a workload may have at a time, over all its instances.
+const MAX_SOCKETS: usize = 512;
+
+/// Connections of a workload that leave the host at a time; each is a file of the agent.
+const MAX_OUTSIDE: usize = 128;
+
+/// Lookups of a workload at a time; each may hold a thread.
+const MAX_LOOKUPS: usize = 8;
+
+/// Addresses of which an instance remembers the names.
+const MAX_NAMES: usize = 64;
+
+/// What a component is in its workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Role {
+    /// It is called: it may connect, and not listen.
+    #[default]
+    Component,
+    /// It runs for as long as the workload: it may listen on the workload's loopback.
+    Service,
+}
+
+/// The network of one generation of a workload, shared by its components: its loopback, and what it may have open.
+#[derive(Clone)]
+pub struct Network {
+    loopback: Arc<Loopback>,
+    sockets: Arc<Semaphore>,
+    outside: Arc<Semaphore>,
+    lookups: Arc<Semaphore>,
+    /// Networks that no component of the host may connect to.
+    blocked: Arc<[spec::BlockedNetwork]>,
+}
+
+/// What one component may do with sockets.
+pub(in crate::plugin) struct Grants {
+    role: Role,
+    network: Network,
+    allowed_hosts: Vec<spec::AllowedHost>,
+    allowed_names: Vec<spec::AllowedName>,
+    loopback_ports: Vec<spec::LoopbackPort>,
+    denials: Denials,
+    count_denial: Box<dyn Fn() + Send + Sync>,
+}
+
+/// What an instance knows; empty until it looks something up.
+#[derive(Default)]
+pub(in crate::plugin) struct Instance {
+    /// Oldest first.
+    names: VecDeque<(IpAddr, Arc<str>)>,
+}
+
+/// What the host functions work on.
+pub(in crate::plugin) struct View<'a> {
+    pub grants: &'a Arc<Grants>,
+    pub instance: &'a mut Instance,
+    pub table: &'a mut ResourceTable,
+}
+
+/// Says to Wasmtime that the host functions work on a [`View`].
+pub(in crate::plugin) struct Sockets;
+
+impl HasData for Sockets {
+    type Data<'a> = View<'a>;
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self::new(Arc::default())
+    }
+}
+
+impl Network {
+    /// A network of which nothing leads to these other networks, whatever a component was granted.
+    #[must_use]
+    pub fn new(blocked: Arc<[spec::BlockedNetwork]>) -> Self {
+        Self {
+            loopback: Arc::default(),
+            sockets: Arc::new(Semaphore::new(MAX_SOCKETS)),
+            outside: Arc::new(Semaphore::new(MAX_OUTSIDE)),
+            lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
+            blocked,
+        }
+    }
+
+    /// Room for one more socket, if there is any.
+    fn socket(&self) -> Option<OwnedSemaphorePermit> {
+        self.sockets.clone().try_acquire_owned().ok()
+    }
+
+    /// Room for one more connection to the outside, if there is any.
+    fn outside(&self) -> Option<OwnedSemaphorePermit> {
+        self.outside.clone().try_acquire_owned().ok()
+    }
+}
+
+impl Grants {
+    /// What a component of a workload may do. `count_denial` is called for all that it tries beyond.
+    pub fn new(
+        network: &Network,
+        role: Role,
+        workload: &spec::Workload,
+        component: &spec::Component,
+        count_denial: Box<dyn Fn() + Send + Sync>,
+    ) -> Self {
+        Self {
+            role,
+            network: network.clone(),
+            allowed_hosts: component.allowed_hosts.clone(),
+            allowed_names: component.allowed_names.clone(),
+            loopback_ports: component.loopback_ports.clone(),
+            denials: Denials::new(workload, component),
+            count_denial,
+        }
+    }
+}
+
+impl Instance {
+    /// Remembers what a lookup found.
+    fn learn(&mut self, name: &str, addresses: &[IpAddr]) {
+        let name: Arc<str> = name.into();
+        for address in addresses.iter().map(IpAddr::to_canonical) {
+            let known = (address, name.clone());
+            if self.names.contains(&known) {
+                continue;
+            }
+            if self.names.len() >= MAX_NAMES {
+                self.names.pop_front();
+            }
+            self.names.push_back(known);
+        }
+    }
+
+    /// The names by which an address was found.
+    fn names_of(&self, address: IpAddr) -> impl Iterator<Item = &str> {
+        let known = self.names.iter();
+        known
+            .filter(move |(known, _)| *known == address)
+            .map(|(_, name)| &**name)
+    }
+}
+
+/// Puts these sockets in the place of `wasmtime-wasi`'s, in a linker that has those.
+///
+/// # Errors
+/// When Wasmtime refuses a definition.
+pub(super) fn link(
+    linker: &mut Linker<StoreState>,
+    component: &ComponentFacts,
+) -> wasmtime::Result<()> {
+    let imports = |minor| {
+        component.world.imports.iter().any(|i| {
+            let version = i.version.as_ref();
+            i.namespace == "wasi"
+                && i.package == "sockets"
+                && version.is_some_and(|v| v.minor == minor)
+        })
+    };
+    linker.allow_shadowing(true);
+    if imports(2) {
+        p2::link(linker)?;
+    }
+    if component.flavor == Flavor::Concurrent && imports(3) {
+        p3::link(linker)?;
+    }
+    linker.allow_shadowing(false);
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! `wasi:sockets` 0.2: TCP, and looking up names.
+
+mod name;
+mod streams;
+mod tcp;
+
+use wasmtime::component::{Linker, Resource};
+use wasmtime_wasi::p2::{
+    Network, SocketError,
+    bindings::sockets::{
+        self as bindings,
+        network::{self, ErrorCode},
+    },
+};
+
+use super::{Sockets, StoreState, View};
+
+/// See [`super::link`].
+pub(super) fn link(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
+    bindings::tcp::add_to_linker::<_, Sockets>(linker, StoreState::sockets_view)?;
+    bindings::tcp_create_socket::add_to_linker::<_, Sockets>(linker, StoreState::sockets_view)?;
+    bindings::ip_name_lookup::add_to_linker::<_, Sockets>(linker, StoreState::sockets_view)
+}
+
+// The interface itself stays with `wasmtime-wasi`; these are here because the others' errors are its.
+impl network::Host for View<'_> {
+    fn convert_error_code(&mut self, error: SocketError) -> wasmtime::Result<ErrorCode> {
+        error.downcast()
+    }
+
+    fn network_error_code(
+        &mut self,
+        error: Resource<wasmtime::Error>,
+    ) -> wasmtime::Result<Option<ErrorCode>> {
+        let error = self.table.get(&error)?;
+        Ok(error.downcast_ref::<std::io::Error>().map(ErrorCode::from))
+    }
+}
+
+impl network::HostNetwork for View<'_> {
+    fn drop(&mut self, this: Resource<Network>) -> wasmtime::Result<()> {
+        self.table.delete(this)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,71 @@
+//! `wasi:sockets` 0.3: TCP, and looking up names. UDP stays with `wasmtime-wasi`.
+
+mod streams;
+mod tcp;
+mod udp;
+
+use wasmtime::component::{Accessor, Linker};
+use wasmtime_wasi::p3::{
+    bindings::sockets::{
+        ip_name_lookup::{self, ErrorCode},
+        types::{self, IpAddress},
+    },
+    sockets::SocketError,
+};
+
+use super::{
+    Sockets, StoreState, View,
+    lookup::{self, Lookup, LookupError},
+};
+
+/// See [`super::link`].
+pub(super) fn link(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
+    ip_name_lookup::add_to_linker::<_, Sockets>(linker, StoreState::sockets_view)?;
+    types::add_to_linker::<_, Sockets>(linker, StoreState::sockets_view)
+}
+
+impl types::Host for View<'_> {
+    fn convert_error_code(&mut self, error: SocketError) -> wasmtime::Result<types::ErrorCode> {
+        error.downcast()
+    }
+}
+
+impl From<LookupError> for ErrorCode {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::Denied => Self::AccessDenied,
+            LookupError::Invalid => Self::InvalidArgument,
+            LookupError::Unknown => Self::NameUnresolvable,
+            LookupError::Busy => Self::TemporaryResolverFailure,
+        }
+    }
+}
+
+impl ip_name_lookup::Host for View<'_> {}
+
+impl ip_name_lookup::HostWithStore<StoreState> for Sockets {
+    async fn resolve_addresses(
+        store: &Accessor<StoreState, Self>,
+        name: String,
+    ) -> wasmtime::Result<Result<Vec<IpAddress>, ErrorCode>> {
+        let judged = store.with(|mut store| {
+            let view = store.get();
+            let permits = view.grants.network.lookups.clone();
+            lookup::judge(view.grants, &name).map(|lookup| (lookup, permits))
+        });
+        let found = match judged {
+            Err(error) => Err(error),
+            Ok((Lookup::Known(addresses), _)) => Ok(addresses),
+            Ok((Lookup::Ask(asked), permits)) => {
+                let found = lookup::resolve(permits, asked.clone()).await;
+                if let Ok(addresses) = &found {
+                    store.with(|mut store| store.get().instance.learn(&asked, addresses));
+                }
+                found
+            }
+        };
+        Ok(found
+            .map(|addresses| addresses.into_iter().map(IpAddress::from).collect())
+            .map_err(ErrorCode::from))
+    }
+}

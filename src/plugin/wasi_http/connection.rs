@@ -1,0 +1,238 @@
+//! One connection: what it speaks, and serving it to its end.
+//!
+//! A client that knows that this is HTTP/2 begins with HTTP/2's preface, which is looked at and not taken; over TLS both sides
+//! agree by ALPN. From then on each protocol has a type of its own for the connection, so that HTTP/1.1 goes no way round.
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{HttpService, service_fn},
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::net::{RecvFlags, recv};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, Interest, copy, sink},
+    net::TcpStream,
+    time,
+};
+
+use super::{
+    Options,
+    body::Body,
+    door::{Door, Graceful, Visit},
+    http2::{Streams, join_cookies},
+    limit::LINGER,
+    patient::Patient,
+    ports::Port,
+    serve::Ingress,
+    tls::Tls,
+};
+
+/// Largest head of a request, in bytes: request line and headers.
+pub(super) const MAX_HEAD: u32 = 64 << 10;
+/// Longest time for a TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How a connection begins whose client knows that this is HTTP/2. No method of HTTP/1.1 is called like that.
+const PREFACE: [u8; 4] = *b"PRI ";
+
+/// How a connection came in.
+#[derive(Clone)]
+pub(super) enum Way {
+    /// By the main port.
+    Main,
+    /// By the port for HTTPS.
+    Https(Arc<Tls>),
+    /// By a workload's port.
+    Port(Arc<Port>),
+}
+
+/// What the connections of a worker have in common.
+pub(super) struct Connections {
+    ingress: Arc<Ingress>,
+    http1: http1::Builder,
+    head_timeout: Duration,
+    write_timeout: Duration,
+}
+
+impl Way {
+    /// Whose request it is, if that is not decided by host and path.
+    pub fn port(&self) -> Option<&Port> {
+        match self {
+            Self::Port(port) => Some(port),
+            Self::Main | Self::Https(_) => None,
+        }
+    }
+
+    pub fn is_secure(&self) -> bool {
+        matches!(self, Self::Https(_))
+    }
+
+    pub fn door<'a>(&'a self, ingress: &'a Ingress) -> &'a Door {
+        self.port().map_or(&ingress.door, |port| &port.door)
+    }
+}
+
+impl Connections {
+    pub fn new(ingress: Arc<Ingress>, options: &Options) -> Arc<Self> {
+        let mut http1 = http1::Builder::new();
+        http1
+            .timer(TokioTimer::new())
+            .header_read_timeout(options.head_timeout)
+            .max_header_size(MAX_HEAD as usize)
+            .keep_alive(true)
+            // Head and body in one piece, and one system call. Not by `pipeline_flush`, which does the same, but forgets its
+            // own answer to a head that it cannot read.
+            .writev(false);
+        Arc::new(Self {
+            ingress,
+            http1,
+            head_timeout: options.head_timeout,
+            write_timeout: options.write_timeout,
+        })
+    }
+
+    /// Serves a connection to its end.
+    pub async fn serve(self: Arc<Self>, stream: std::net::TcpStream, way: Way) {
+        let Ok(stream) = TcpStream::from_std(stream) else {
+            return;
+        };
+        let stream = Patient::new(stream, self.write_timeout);
+        let mut visit = way.door(&self.ingress).enter();
+        let served = match &way {
+            Way::Https(tls) => {
+                // In a box, or every connection would be as large as one with TLS.
+                Box::pin(self.serve_tls(tls, stream, &way, &mut visit)).await
+            }
+            Way::Main | Way::Port(_) => self.serve_plain(stream, &way, &mut visit).await,
+        };
+        if let Err(error) = served {
+            tracing::debug!(%error, "HTTP connection ended");
+        }
+    }
+
+    async fn serve_plain(
+        &self,
+        stream: Patient,
+        way: &Way,
+        visit: &mut Visit<'_>,
+    ) -> io::Result<()> {
+        let first = time::timeout(self.head_timeout, speaks_http2(stream.stream()));
+        match visit.before(first).await {
+            Some(Ok(Ok(true))) => Box::pin(self.http2(stream, way, visit)).await,
+            Some(Ok(Ok(false))) => self.http1(stream, way, visit).await,
+            Some(Ok(Err(error))) => Err(error),
+            // Nothing came, or nothing is to come any more.
+            Some(Err(_)) | None => Ok(()),
+        }
+    }
+
+    async fn serve_tls(
+        &self,
+        tls: &Tls,
+        stream: Patient,
+        way: &Way,
+        visit: &mut Visit<'_>,
+    ) -> io::Result<()> {
+        let limit = HANDSHAKE.min(self.head_timeout);
+        let stream = match visit.before(time::timeout(limit, tls.accept(stream))).await {
+            Some(done) => done.map_err(|_| io::ErrorKind::TimedOut)??,
+            None => return Ok(()),
+        };
+        if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+            self.http2(stream, way, visit).await
+        } else {
+            self.http1(stream, way, visit).await
+        }
+    }
+
+    async fn http1<I>(&self, io: I, way: &Way, visit: &mut Visit<'_>) -> io::Result<()>
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        let service = service_fn(|request| self.ingress.serve(request, way));
+        let mut connection = self.http1.serve_connection(TokioIo::new(io), service);
+        let Err(error) = poll_fn(|cx| visit.poll(&mut connection, cx)).await else {
+            return Ok(());
+        };
+        if error.is_parse_too_large() {
+            self.ingress.count_large_head();
+            // Or the rest of the head would make the system take the answer back.
+            let mut io = connection.into_parts().io.into_inner();
+            let _ = time::timeout(LINGER, copy(&mut io, &mut sink())).await;
+        }
+        Err(io::Error::other(error))
+    }
+
+    async fn http2<I>(&self, io: I, way: &Way, visit: &mut Visit<'_>) -> io::Result<()>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let streams = Streams::new(self.write_timeout);
+        let (ingress, way) = (self.ingress.clone(), way.clone());
+        let service = {
+            let streams = streams.clone();
+            service_fn(move |mut request: http::Request<Incoming>| {
+                // Each stream has a task of its own, which may outlive the connection by a moment.
+                let (ingress, way, streams) = (ingress.clone(), way.clone(), streams.clone());
+                async move {
+                    join_cookies(request.headers_mut());
+                    let method = request.method().clone();
+                    let response = ingress.serve(request, &way).await?;
+                    Ok::<_, Infallible>(streams.response(&method, response))
+                }
+            })
+        };
+        let mut connection = streams.serve(io, service, self.head_timeout);
+        poll_fn(|cx| visit.poll(&mut connection, cx))
+            .await
+            .map_err(io::Error::other)
+    }
+}
+
+/// Whether a connection begins as one of HTTP/2 does. What it begins with is left where it is.
+async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
+    let mut start = [0; PREFACE.len()];
+    loop {
+        let ready = stream.ready(Interest::READABLE).await?;
+        let looked = stream.try_io(Interest::READABLE, || {
+            let (_, length) = recv(stream, &mut start[..], RecvFlags::PEEK)?;
+            let is_start = start.iter().zip(&PREFACE).take(length).all(|(a, b)| a == b);
+            if is_start && (1..PREFACE.len()).contains(&length) && !ready.is_read_closed() {
+                // The next byte that comes makes it readable again.
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(is_start && length == PREFACE.len())
+        });
+        match looked {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            looked => return looked,
+        }
+    }
+}
+
+impl<I, S> Graceful for http1::Connection<TokioIo<I>, S>
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+    S: HttpService<Incoming, ResBody = Body, Error = Infallible>,
+    Self: Future<Output = hyper::Result<()>> + Unpin,
+{
+    type End = hyper::Result<()>;
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Self::End> {
+        Future::poll(Pin::new(self), cx)
+    }
+
+    fn close(&mut self) {
+        Pin::new(self).graceful_shutdown();
+    }
+}

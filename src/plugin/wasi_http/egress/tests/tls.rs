@@ -1,0 +1,156 @@
+//! TLS, and HTTP/2 where the server speaks it.
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::{
+    RootCertStore, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer},
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+
+/// An authority, and a server's configuration with a certificate of it.
+fn authority(name: &str, protocols: &[&str]) -> (RootCertStore, Arc<ServerConfig>) {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let root = params.self_signed(&key).unwrap();
+    let issuer = Issuer::new(params, key);
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new([name.to_owned()]).unwrap();
+    let leaf = leaf.signed_by(&key, &issuer).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(root.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let chain: Vec<CertificateDer<'static>> = vec![leaf.der().clone()];
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+        .unwrap();
+    config.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
+    (roots, Arc::new(config))
+}
+
+/// Says which version it was asked in, and for whom; an echo of the body and its trailers follows.
+async fn server(config: Arc<ServerConfig>) -> Server {
+    Server::raw(move |stream, _| {
+        let acceptor = TlsAcceptor::from(config.clone());
+        async move {
+            let Ok(stream) = acceptor.accept(stream).await else {
+                return;
+            };
+            let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            if !http2 {
+                return http_1(stream, answer).await;
+            }
+            let service =
+                service_fn(|request| async { Ok::<_, Infallible>(answer(request).await) });
+            let _ = http2::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        }
+    })
+    .await
+}
+
+async fn answer(request: Request<Incoming>) -> Reply {
+    let host = request.headers().get("host");
+    let host = host.map(|h| h.to_str().unwrap().to_owned());
+    let host = host.or_else(|| request.uri().authority().map(ToString::to_string));
+    let said = format!("{:?} {}", request.version(), host.unwrap_or_default());
+    let mut response = Response::new(request.into_body().boxed_unsync());
+    let said = HeaderValue::from_str(&said).unwrap();
+    response.headers_mut().insert("x-said", said);
+    response
+}
+
+fn world(roots: RootCertStore) -> World {
+    World::new(
+        &Outside::new()
+            .trust(roots)
+            .resolver(Names::new(&[&["127.0.0.1"]])),
+    )
+}
+
+#[tokio::test]
+async fn http_2_is_spoken_with_servers_that_do_and_calls_share_a_connection() {
+    let (roots, config) = authority("a.test", &["h2", "http/1.1"]);
+    let server = server(config).await;
+    let world = world(roots);
+    let main = world.component(&["a.test", "127.0.0.1"]);
+    let url = format!("https://a.test:{}/", server.port);
+    let trailers =
+        HeaderMap::from_iter([("x-sum".parse().unwrap(), HeaderValue::from_static("1"))]);
+    let call = || async {
+        let frames = [
+            Ok(Frame::data(Bytes::from_static(b"body"))),
+            Ok(Frame::trailers(trailers.clone())),
+        ];
+        let body = StreamBody::new(stream::iter(frames)).boxed_unsync();
+        let mut post = request(Method::POST, &url, body);
+        // As Wasmtime does.
+        let host = HeaderValue::from_static("a.test");
+        post.headers_mut().insert(http::header::HOST, host);
+        send(&main, post, RequestOptions::default()).await.unwrap()
+    };
+    let first = call().await;
+    assert_eq!(
+        first.headers()["x-said"],
+        format!("HTTP/2.0 a.test:{}", server.port)
+    );
+    let all = futures::future::join_all((0..20).map(|_| call()));
+    for response in within(all).await.into_iter().chain([first]) {
+        let body = within(response.into_body().collect()).await.unwrap();
+        assert_eq!(body.trailers(), Some(&trailers));
+        assert_eq!(body.to_bytes(), "body");
+    }
+    assert_eq!((server.connections(), world.pool.open()), (1, 1));
+    world.pool.close();
+    within(async {
+        while world.pool.open() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn http_1_is_spoken_with_servers_that_do_not_know_better() {
+    let (roots, config) = authority("a.test", &[]);
+    let server = server(config).await;
+    let world = world(roots);
+    let main = world.component(&["a.test", "127.0.0.1"]);
+    for _ in 0..3 {
+        let url = format!("https://someone@a.test:{}/", server.port);
+        let response = send(
+            &main,
+            request(Method::GET, &url, empty()),
+            RequestOptions::default(),
+        );
+        let response = within(response).await.unwrap();
+        assert_eq!(
+            response.headers()["x-said"],
+            format!("HTTP/1.1 a.test:{}", server.port)
+        );
+        assert_eq!(text(response).await.unwrap(), "");
+    }
+    assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
+async fn servers_have_to_be_who_they_say() {
+    let (roots, config) = authority("b.test", &["h2"]);
+    let other = server(config).await;
+    let trusted = world(roots);
+    let main = trusted.component(&["*", "127.0.0.1"]);
+    let url = format!("https://a.test:{}/", other.port);
+    let failed = within(get(&main, &url)).await.unwrap_err();
+    assert!(matches!(failed, Error::TlsCertificateError), "{failed:?}");
+    let (_, config) = authority("a.test", &["h2"]);
+    let unknown = server(config).await;
+    let url = format!("https://a.test:{}/", unknown.port);
+    let failed = within(get(&main, &url)).await.unwrap_err();
+    assert!(matches!(failed, Error::TlsCertificateError), "{failed:?}");
+}

@@ -1,0 +1,229 @@
+//! The instances of one component: made for a request, and kept for further ones where the workload asks for that.
+//!
+//! An instance belongs to one request at a time; those that serve several at once are [`shared`](super::shared). Nothing is
+//! shared between threads but the list of idle instances, which is a stack: the instance that was used last has its memory in
+//! the processor's cache.
+
+use std::{
+    num::NonZeroU32,
+    sync::{Arc, Mutex, Weak},
+    time::Duration,
+};
+
+use tokio::time::{self, Instant};
+use wasmtime::Store;
+use wasmtime_wasi_http::{p2::bindings as p2, p3::bindings as p3};
+
+use super::{handler::Export, serve::lock};
+use crate::{
+    engine::{Full, Place, Room},
+    plugin::{StoreState, StoreTemplate},
+    spec,
+};
+
+/// Longest wait for an instance when all are in use. Clients and proxies give up after some more.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// Requests that may wait for an instance, for each instance that there may be.
+const WAITING: u32 = 4;
+
+/// An instance, and its place in the rooms of workload and engine.
+pub(super) struct Instance {
+    pub store: Store<StoreState>,
+    /// None until the first request: making it is part of that, and takes its time.
+    proxy: Option<Proxy>,
+    invocations: u32,
+    /// Its place in the pool, once it has one.
+    pooled: Option<Place>,
+    idle_since: Option<Instant>,
+    // After the store: what is freed can be used.
+    _own: Place,
+    _engine: Place,
+}
+
+/// All instances that there may be are in use.
+#[derive(Debug, thiserror::Error)]
+#[error("all instances that there may be are in use")]
+pub(super) struct NoRoom;
+
+/// An instance's handler.
+pub(super) enum Proxy {
+    P2(p2::Proxy),
+    P3(p3::Service),
+}
+
+/// All instances of one component of one generation.
+pub(super) struct Instances {
+    template: Arc<StoreTemplate>,
+    pub export: Export,
+    room: Arc<Room>,
+    reuse: Option<spec::Reuse>,
+    idle: Mutex<Vec<Instance>>,
+    /// Instances of the pool, idle or not.
+    pool: Arc<Room>,
+}
+
+impl Instances {
+    /// At most `most` instances, by default a quarter of what the engine allows, so that no workload can take all. None is
+    /// made yet.
+    pub fn new(
+        template: Arc<StoreTemplate>,
+        export: Export,
+        reuse: Option<spec::Reuse>,
+        most: Option<NonZeroU32>,
+    ) -> Self {
+        let engine = template.room().limit();
+        let kept = reuse.map_or(0, |reuse| reuse.pool_size.get());
+        let most = most.map_or_else(|| (engine / 4).max(kept).max(1), NonZeroU32::get);
+        Self {
+            template,
+            export,
+            room: Arc::new(Room::new(most)),
+            reuse,
+            idle: Mutex::default(),
+            pool: Arc::new(Room::new(kept)),
+        }
+    }
+
+    /// An instance for a request: an idle one, or a new one. None if all that there may be are in use, and go on to be for the
+    /// time that a request may wait, or too many wait already.
+    pub async fn take(&self) -> Option<Instance> {
+        if let Ok(instance) = self.try_take() {
+            return Some(instance);
+        }
+        let waiting = self.room.limit().saturating_mul(WAITING);
+        let engine = self.template.room();
+        let wait = self.room.wait_for(engine, waiting, || self.try_take());
+        time::timeout(WAIT, wait).await.ok().flatten()
+    }
+
+    fn try_take(&self) -> Result<Instance, Full> {
+        if self.reuse.is_some()
+            && let Some(mut instance) = lock(&self.idle).pop()
+        {
+            instance.store.data_mut().renew();
+            return Ok(instance);
+        }
+        self.make()
+    }
+
+    /// An instance that the pool has room for, without waiting.
+    pub fn try_take_for_pool(&self) -> Option<Instance> {
+        let mut instance = self.try_take().ok()?;
+        self.adopt(&mut instance).then_some(instance)
+    }
+
+    /// A new instance, in a store that has not run anything yet.
+    fn make(&self) -> Result<Instance, Full> {
+        let (own, engine) = Room::enter_both(&self.room, self.template.room())?;
+        Ok(Instance {
+            store: self.template.store(),
+            proxy: None,
+            invocations: 0,
+            pooled: None,
+            idle_since: None,
+            _own: own,
+            _engine: engine,
+        })
+    }
+
+    /// Takes an instance back whose request has ended well. It is kept, if the pool has room for it and it may serve another.
+    pub fn give_back(&self, mut instance: Instance) {
+        let Some(reuse) = self.reuse else { return };
+        instance.invocations = instance.invocations.saturating_add(1);
+        let spent = |most: NonZeroU32| instance.invocations >= most.get();
+        if reuse.max_invocations.is_some_and(spent) || !self.adopt(&mut instance) {
+            return;
+        }
+        instance.idle_since = reuse.idle.map(|_| Instant::now());
+        lock(&self.idle).push(instance);
+        self.room.wake_one();
+    }
+
+    /// Counts an instance as one of the pool, if there is room in that.
+    fn adopt(&self, instance: &mut Instance) -> bool {
+        if instance.pooled.is_none() {
+            instance.pooled = self.pool.try_enter();
+        }
+        instance.pooled.is_some()
+    }
+
+    /// Makes the instances that are kept whatever happens, and gives up others that nobody has needed for a while. Ends when
+    /// the component is not called any more.
+    pub async fn tend(this: Weak<Self>, reuse: spec::Reuse) {
+        loop {
+            let Some(instances) = this.upgrade() else {
+                return;
+            };
+            instances.fill(reuse).await;
+            if let Some(idle) = reuse.idle {
+                instances.shrink(reuse, Instant::now(), idle);
+            }
+            drop(instances);
+            time::sleep(
+                reuse
+                    .idle
+                    .map_or(TEND, |idle| (idle / 4).clamp(TEND_LEAST, TEND)),
+            )
+            .await;
+        }
+    }
+
+    /// Makes what is missing to the least number of instances.
+    async fn fill(&self, reuse: spec::Reuse) {
+        while self.pool.used() < reuse.min_instances {
+            let Ok(mut instance) = self.make() else {
+                return;
+            };
+            if instance.started(&self.export).await.is_err() || !self.adopt(&mut instance) {
+                // A component that fails to start fails with its first request too, which says so.
+                return;
+            }
+            instance.idle_since = reuse.idle.map(|_| Instant::now());
+            lock(&self.idle).push(instance);
+            self.room.wake_one();
+        }
+    }
+
+    /// Gives up instances that have been idle for `limit`. The longest idle ones are at the bottom.
+    fn shrink(&self, reuse: spec::Reuse, now: Instant, limit: Duration) {
+        let spare = self.pool.used().saturating_sub(reuse.min_instances);
+        let given_up: Vec<Instance> = {
+            let mut idle = lock(&self.idle);
+            let old = idle
+                .iter()
+                .take(spare as usize)
+                .take_while(|i| i.idle_since.is_some_and(|since| now - since >= limit))
+                .count();
+            idle.drain(..old).collect()
+        };
+        // Not under the lock: it unmaps memory.
+        drop(given_up);
+    }
+}
+
+/// Time between two looks at a pool.
+const TEND: Duration = Duration::from_secs(5);
+
+/// The same for pools that shrink quickly.
+const TEND_LEAST: Duration = Duration::from_millis(250);
+
+impl Instance {
+    /// The instance's store and handler. The first time the instance is made, which runs the component's start functions.
+    ///
+    /// # Errors
+    /// Wasmtime's: the component traps, or no slot is free.
+    pub async fn started(
+        &mut self,
+        export: &Export,
+    ) -> wasmtime::Result<(&mut Store<StoreState>, &Proxy)> {
+        let proxy = match &mut self.proxy {
+            Some(proxy) => proxy,
+            none => none.insert(match export {
+                Export::P2(pre) => Proxy::P2(pre.instantiate_async(&mut self.store).await?),
+                Export::P3(pre) => Proxy::P3(pre.instantiate_async(&mut self.store).await?),
+            }),
+        };
+        Ok((&mut self.store, proxy))
+    }
+}

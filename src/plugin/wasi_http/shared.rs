@@ -1,0 +1,365 @@
+//! Instances that serve several requests at the same time, as a component of WASI 0.3 can: while one of its tasks awaits, the
+//! others go on.
+//!
+//! Each is driven by a task of its own, on the thread of the request that it was made for; requests are sent to it. The price of
+//! sharing is that a guest's tasks cannot be stopped one by one: when one outlives its time, the instance takes no further
+//! requests and ends with those that it has, at the latest when the last of these is out of time. A trap ends all of them.
+
+use std::{
+    collections::HashMap,
+    num::NonZeroU32,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use http::Request;
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::{self, Instant},
+};
+use wasmtime_wasi_http::WasiBody;
+
+use super::{
+    call::{Call, Head, Outcome},
+    handler::{Export, Handler},
+    instances::{Instance, Instances, Proxy},
+    lane::Laned,
+    serve::lock,
+};
+use crate::spec;
+
+/// The shared instances of one component.
+pub(super) struct Shared {
+    instances: Arc<Instances>,
+    reuse: spec::Reuse,
+    running: Mutex<Vec<Arc<Driven>>>,
+}
+
+/// What a request consists of for its guest.
+type Parts = (Request<WasiBody>, oneshot::Sender<Head>);
+
+/// One instance, as those see it who have requests for it.
+struct Driven {
+    orders: mpsc::UnboundedSender<Order>,
+    state: Mutex<State>,
+    /// For the watch over deadlines: a request has begun.
+    begun: Notify,
+    /// For the instance: it takes no further requests.
+    retired: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// Takes no further requests.
+    retired: bool,
+    /// Requests that it was given, ever.
+    admitted: u32,
+    in_flight: HashMap<u64, InFlight>,
+}
+
+struct InFlight {
+    call: Arc<Call>,
+    deadline: Instant,
+    /// None when it has been sent. It stays here, not with the guest's task, so that whoever misses the head can know why.
+    head: Option<oneshot::Sender<Head>>,
+    ended: oneshot::Sender<Ended>,
+}
+
+/// A request for an instance.
+struct Order {
+    id: u64,
+    request: Request<WasiBody>,
+}
+
+/// What became of a request.
+enum Ended {
+    With(Outcome),
+    /// The instance ended before it looked at it.
+    NotBegun(Box<Parts>),
+}
+
+impl Shared {
+    /// None, unless the workload asks for it and the component can.
+    pub fn of(instances: &Arc<Instances>, reuse: Option<spec::Reuse>) -> Option<Self> {
+        let reuse = reuse?;
+        let able = matches!(instances.export, Export::P3(_)) && reuse.max_concurrency.get() > 1;
+        able.then(|| Self {
+            instances: instances.clone(),
+            reuse,
+            running: Mutex::default(),
+        })
+    }
+
+    /// Has an instance answer a request, and says how that ended; or gives it back if none has room for it.
+    pub async fn run(&self, call: &Arc<Call>, mut parts: Parts) -> Result<Outcome, Parts> {
+        static IDS: AtomicU64 = AtomicU64::new(0);
+        let handler = call.handler();
+        let deadline = Instant::now() + handler.timeout;
+        loop {
+            let Some(driven) = self.driven(handler) else {
+                return Err(parts);
+            };
+            let id = IDS.fetch_add(1, Ordering::Relaxed);
+            let end = match self.admit(&driven, id, call, deadline, parts) {
+                Ok(end) => end,
+                Err(refused) => {
+                    parts = refused;
+                    continue;
+                }
+            };
+            let mut end = end;
+            let ended = match time::timeout_at(deadline, &mut end).await {
+                Ok(ended) => ended,
+                Err(_) => match driven.give_up(id) {
+                    Some(in_flight) => {
+                        let outcome = call.judge(None, None);
+                        call.finish(outcome);
+                        // Now that whoever waits for the head will find out why there is none.
+                        drop(in_flight);
+                        return Ok(outcome);
+                    }
+                    None => end.await,
+                },
+            };
+            match ended {
+                Ok(Ended::With(outcome)) => return Ok(outcome),
+                Ok(Ended::NotBegun(given_back)) => parts = *given_back,
+                // Its task is gone: the process is ending.
+                Err(_) => return Ok(Outcome::Stopped),
+            }
+        }
+    }
+
+    /// The least busy instance that may take another request, or a new one.
+    fn driven(&self, handler: &Arc<Handler>) -> Option<Arc<Driven>> {
+        let mut running = lock(&self.running);
+        running.retain(|driven| !driven.orders.is_closed());
+        let most = self.reuse.max_concurrency.get() as usize;
+        let least_busy = running
+            .iter()
+            .filter_map(|driven| Some((driven.load().filter(|busy| *busy < most)?, driven)))
+            .min_by_key(|(busy, _)| *busy);
+        if let Some((_, driven)) = least_busy {
+            return Some(driven.clone());
+        }
+        if running.len() >= self.reuse.pool_size.get() as usize {
+            return None;
+        }
+        let instance = self.instances.try_take_for_pool()?;
+        let kept = running.len() < self.reuse.min_instances as usize;
+        let (orders, queue) = mpsc::unbounded_channel();
+        let driven = Arc::new(Driven {
+            orders,
+            state: Mutex::default(),
+            begun: Notify::new(),
+            retired: Notify::new(),
+        });
+        running.push(driven.clone());
+        let idle = self.reuse.idle.filter(|_| !kept);
+        let task = drive(driven.clone(), handler.clone(), instance, queue, idle);
+        tokio::spawn(Laned::new(task, handler.slow.clone()));
+        Some(driven)
+    }
+
+    /// Gives an instance a request, unless it has taken its last or its most meanwhile.
+    #[expect(
+        clippy::result_large_err,
+        reason = "it is given back once in a while, and boxing it would cost each request"
+    )]
+    fn admit(
+        &self,
+        driven: &Driven,
+        id: u64,
+        call: &Arc<Call>,
+        deadline: Instant,
+        (request, head): Parts,
+    ) -> Result<oneshot::Receiver<Ended>, Parts> {
+        let mut state = lock(&driven.state);
+        if state.retired || state.in_flight.len() >= self.reuse.max_concurrency.get() as usize {
+            return Err((request, head));
+        }
+        if let Err(mpsc::error::SendError(order)) = driven.orders.send(Order { id, request }) {
+            return Err((order.request, head));
+        }
+        let (ended, end) = oneshot::channel();
+        state.in_flight.insert(
+            id,
+            InFlight {
+                call: call.clone(),
+                deadline,
+                head: Some(head),
+                ended,
+            },
+        );
+        state.admitted = state.admitted.saturating_add(1);
+        let spent = |most: NonZeroU32| state.admitted >= most.get();
+        state.retired = self.reuse.max_invocations.is_some_and(spent);
+        drop(state);
+        driven.begun.notify_one();
+        Ok(end)
+    }
+}
+
+impl Driven {
+    /// Requests in flight; none if it takes no more.
+    fn load(&self) -> Option<usize> {
+        let state = lock(&self.state);
+        (!state.retired && !self.orders.is_closed()).then(|| state.in_flight.len())
+    }
+
+    fn retire(&self) {
+        lock(&self.state).retired = true;
+        self.retired.notify_one();
+    }
+
+    /// Whether it has nothing to do, and will not get anything.
+    fn is_done(&self) -> bool {
+        let state = lock(&self.state);
+        state.retired && state.in_flight.is_empty()
+    }
+
+    /// Nobody waits for a request any more. It goes on as long as the instance has others; none if it has ended.
+    fn give_up(&self, id: u64) -> Option<InFlight> {
+        let in_flight = lock(&self.state).in_flight.remove(&id);
+        self.retire();
+        in_flight
+    }
+
+    /// Ready when nothing that is in flight may go on. Meanwhile it lets the instance retire, if a request is out of time or
+    /// none has come for as long as an idle instance is kept.
+    async fn overdue(&self, idle: Option<Duration>) {
+        loop {
+            let (first, last) = {
+                let state = lock(&self.state);
+                let deadlines = || state.in_flight.values().map(|f| f.deadline);
+                (deadlines().min(), deadlines().max())
+            };
+            let now = Instant::now();
+            if last.is_some_and(|last| last <= now) {
+                return;
+            }
+            if first.is_some_and(|first| first <= now) {
+                self.retire();
+            }
+            let next = match (first, last) {
+                (Some(first), _) if first > now => Some(first),
+                (_, Some(last)) => Some(last),
+                _ => idle.map(|idle| now + idle),
+            };
+            let next = async {
+                match next {
+                    Some(next) => time::sleep_until(next).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.begun.notified() => {}
+                () = next => if lock(&self.state).in_flight.is_empty() { self.retire() },
+            }
+        }
+    }
+}
+
+/// Runs an instance until it retires, fails or is cut.
+async fn drive(
+    driven: Arc<Driven>,
+    handler: Arc<Handler>,
+    mut instance: Instance,
+    mut queue: mpsc::UnboundedReceiver<Order>,
+    idle: Option<Duration>,
+) {
+    let work = async {
+        let (store, proxy) = instance.started(&handler.instances.export).await?;
+        let Proxy::P3(service) = proxy else {
+            return Ok(());
+        };
+        store
+            .run_concurrent(async |accessor| -> wasmtime::Result<()> {
+                let mut requests = FuturesUnordered::new();
+                while !driven.is_done() {
+                    tokio::select! {
+                        Some(order) = queue.recv() => {
+                            let Order { id, request } = order;
+                            let Some(call) = driven.call(id) else { continue };
+                            let driven = &driven;
+                            requests.push(async move {
+                                let head = |head| driven.send_head(id, head);
+                                let result = call.serve_shared(service, accessor, request, head).await;
+                                if result.is_ok() {
+                                    driven.ended(id);
+                                }
+                                result
+                            });
+                        }
+                        Some(result) = requests.next() => result?,
+                        () = driven.retired.notified() => {}
+                    }
+                }
+                Ok(())
+            })
+            .await?
+    };
+    let (result, cut) = tokio::select! {
+        biased;
+        result = work => (Some(result), false),
+        () = handler.flight.cut() => (None, true),
+        () = driven.overdue(idle) => (None, false),
+    };
+    // Before the instance is dropped, so that whoever finds it gone also finds why.
+    queue.close();
+    let mut left = {
+        let mut state = lock(&driven.state);
+        state.retired = true;
+        std::mem::take(&mut state.in_flight)
+    };
+    while let Ok(Order { id, request }) = queue.try_recv() {
+        if let Some(InFlight {
+            head: Some(head),
+            ended,
+            ..
+        }) = left.remove(&id)
+        {
+            let _ = ended.send(Ended::NotBegun(Box::new((request, head))));
+        }
+    }
+    for in_flight in left.into_values() {
+        let outcome = if cut {
+            Outcome::Stopped
+        } else {
+            let limits = instance.store.data().limits();
+            in_flight.call.judge(result.as_ref(), Some(limits))
+        };
+        in_flight.call.finish(outcome);
+        drop(in_flight.head);
+        let _ = in_flight.ended.send(Ended::With(outcome));
+    }
+}
+
+impl Driven {
+    fn call(&self, id: u64) -> Option<Arc<Call>> {
+        let state = lock(&self.state);
+        state.in_flight.get(&id).map(|f| f.call.clone())
+    }
+
+    fn send_head(&self, id: u64, head: Head) {
+        let sender = lock(&self.state)
+            .in_flight
+            .get_mut(&id)
+            .and_then(|in_flight| in_flight.head.take());
+        if let Some(sender) = sender {
+            let _ = sender.send(head);
+        }
+    }
+
+    fn ended(&self, id: u64) {
+        let in_flight = lock(&self.state).in_flight.remove(&id);
+        if let Some(InFlight { call, ended, .. }) = in_flight {
+            call.finish(Outcome::Done);
+            let _ = ended.send(Ended::With(Outcome::Done));
+        }
+    }
+}

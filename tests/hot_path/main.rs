@@ -1,0 +1,185 @@
+//! What a request costs, in a number that no machine's noise can change: allocations of the host. They were counted when the
+//! requests a second in benches/README.md were measured; more of them mean that somebody made every request dearer.
+//!
+//! A binary of its own, since it counts what the whole process allocates.
+
+#![cfg(feature = "wasi-http")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that looks where nothing is should fail"
+)]
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    num::{NonZeroU32, NonZeroUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use wash_runtime::{
+    host::{HostApi, HostBuilder},
+    plugin::wasi_http::HttpServer,
+    spec::Source,
+    types::{Component, Reuse, WitInterface, Workload, WorkloadStartRequest},
+};
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    /// The client's own do not count.
+    static IS_CLIENT: Cell<bool> = const { Cell::new(false) };
+}
+
+struct Counting;
+
+fn count() {
+    if !IS_CLIENT.get() {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "the trait is unsafe; all is passed on to the system's allocator as it is"
+)]
+// SAFETY: every call is the system allocator's.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promises are those that are asked for here.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: as above.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const HELLO: &[u8] = include_bytes!("../../examples/hello/hello.wasm");
+const HELLO_P3: &[u8] = include_bytes!("../../e2e/guests/wasm/hello-p3.wasm");
+
+/// Requests over which the mean is taken.
+const REQUESTS: u64 = 200;
+
+/// Allocations of one request over a kept connection, rounded up.
+async fn cost(bytes: &'static [u8], reuse: Option<Reuse>) -> u64 {
+    let http = Arc::new(HttpServer::new(([127, 0, 0, 1], 0).into()).workers(NonZeroUsize::MIN));
+    let host = HostBuilder::new()
+        .with_plugin(http.clone())
+        .and_then(HostBuilder::build)
+        .expect("a host");
+    let host = host.start().await.expect("it starts");
+    let workload = Workload {
+        namespace: "test".into(),
+        name: "hello".into(),
+        components: vec![Component {
+            name: "app".into(),
+            source: Source::Bytes(bytes.into()),
+            reuse,
+            ..Component::default()
+        }],
+        host_interfaces: vec![WitInterface {
+            namespace: "wasi".into(),
+            package: "http".into(),
+            interfaces: vec!["incoming-handler".into()],
+            ..WitInterface::default()
+        }],
+        ..Workload::default()
+    };
+    host.workload_start(WorkloadStartRequest { workload })
+        .await
+        .expect("it starts");
+    let address = http.addr().expect("a bound address");
+    let counted = tokio::task::spawn_blocking(move || requests(address));
+    counted.await.expect("no panic").div_ceil(REQUESTS)
+}
+
+/// Whether an answer has come to its end.
+fn is_whole(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    match length {
+        Some(length) => body.len() == length.parse::<usize>().expect("a length"),
+        None => body.ends_with("0\r\n\r\n"),
+    }
+}
+
+/// Sends requests one after the other and counts what others allocate meanwhile.
+fn requests(address: SocketAddr) -> u64 {
+    IS_CLIENT.set(true);
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    let mut buffer = [0; 4096];
+    let mut ask = |stream: &mut TcpStream| {
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            .expect("sent");
+        let mut got = 0;
+        while !buffer.get(..got).is_some_and(is_whole) {
+            let rest = buffer.get_mut(got..).expect("a short answer");
+            let more = stream.read(rest).expect("an answer");
+            assert!(more > 0, "the connection was closed");
+            got += more;
+        }
+        let answer = buffer.get(..got).unwrap_or_default();
+        assert!(
+            answer.starts_with(b"HTTP/1.1 200"),
+            "{}",
+            answer.escape_ascii()
+        );
+    };
+    for _ in 0..50 {
+        ask(&mut stream);
+    }
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    for _ in 0..REQUESTS {
+        ask(&mut stream);
+    }
+    ALLOCATIONS.load(Ordering::Relaxed) - before
+}
+
+/// One test, as whatever runs beside it would be counted.
+#[tokio::test]
+async fn a_request_allocates_no_more_than_it_did() {
+    let kept = Some(Reuse {
+        pool_size: NonZeroU32::MIN,
+        max_invocations: None,
+        max_concurrency: NonZeroU32::MIN,
+        min_instances: 0,
+        idle: None,
+    });
+    let costs = [
+        ("WASI 0.2, fresh instance", cost(HELLO, None).await, 95),
+        ("WASI 0.2, kept instance", cost(HELLO, kept).await, 47),
+        ("WASI 0.3, fresh instance", cost(HELLO_P3, None).await, 145),
+        ("WASI 0.3, kept instance", cost(HELLO_P3, kept).await, 98),
+    ];
+    for (name, cost, limit) in costs {
+        println!("{name}: {cost} allocations");
+        assert!(cost > 5, "{name}: nothing is counted");
+        assert!(
+            cost <= limit,
+            "{name}: {cost} allocations, it was to be {limit} at most"
+        );
+    }
+}
