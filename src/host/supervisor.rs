@@ -3,13 +3,11 @@
 //! A changed desired state interrupts the step in hand; what it fetched or compiled stays in the caches, so beginning anew is
 //! cheap and needs no bookkeeping here.
 
-use std::{
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+mod guard;
+mod look;
 
-use futures::FutureExt as _;
+use std::{sync::Arc, time::SystemTime};
+
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
@@ -17,91 +15,23 @@ use tokio::{
 };
 
 use super::{
-    Shared, Supervised,
-    observed::{ComponentState, Observed, Progress, Serving, Timings},
+    Shared,
+    observed::{Observed, Progress, Timings},
     prepare::{Candidate, Generation},
     step::{Failure, Prepared, Step, View, delay, step},
 };
 use crate::{
-    fault::{Class, Fault, Reason, Stage},
-    plugin::{Run, wasi::Kept},
+    fault::{Class, Fault, Stage},
+    plugin::wasi::Kept,
     source::Freshness,
-    spec::{self, Digest, WorkloadId},
+    spec::{self, Digest},
 };
 
-/// Wait before a supervisor that panicked begins again.
-const AFTER_PANIC: Duration = Duration::from_secs(5);
+pub(super) use guard::spawn;
+
+use look::{Said, components, first_look};
 
 type Desired = Option<Arc<spec::Workload>>;
-
-/// Starts a supervisor.
-pub(super) fn spawn(shared: Arc<Shared>, workload: Arc<spec::Workload>) -> Supervised {
-    let (observed_tx, observed) = watch::channel(first_look(&workload));
-    let (desired, desired_rx) = watch::channel(Some(workload));
-    let task = tokio::spawn(guarded(shared, desired_rx, observed_tx));
-    Supervised {
-        desired,
-        observed,
-        task,
-    }
-}
-
-/// Runs a supervisor for as long as the workload is wanted. A panic in it (a bug in the host or a plugin) is this workload's
-/// fault alone, and is shown as such.
-async fn guarded(
-    shared: Arc<Shared>,
-    desired: watch::Receiver<Desired>,
-    observed: watch::Sender<Observed>,
-) {
-    let id = observed.borrow().id.clone();
-    let mut kept = Kept::new(shared.volumes.clone());
-    while let Some(workload) = wanted_or_forgotten(&shared, &id, &desired) {
-        observed.send_replace(first_look(&workload));
-        let desired = desired.clone();
-        let supervisor = Supervisor::new(shared.clone(), workload, desired, &observed, &kept);
-        let ended = AssertUnwindSafe(supervisor.run()).catch_unwind().await;
-        if ended.is_ok() {
-            // If it is wanted again, it is another one.
-            kept = Kept::new(shared.volumes.clone());
-        }
-        observed.send_modify(|o| {
-            o.serving = None;
-            o.progress = match &ended {
-                Ok(()) => Progress::Stopped,
-                Err(_) => panicked(),
-            };
-        });
-        // Without a reader there is nobody to tell.
-        let _ = shared.changes.send(id.clone());
-        if ended.is_err() {
-            tokio::time::sleep(AFTER_PANIC).await;
-        }
-    }
-}
-
-/// The workload to run; or, if none is wanted, takes it off the host's list, in one step with looking.
-fn wanted_or_forgotten(
-    shared: &Shared,
-    id: &WorkloadId,
-    desired: &watch::Receiver<Desired>,
-) -> Desired {
-    let mut supervised = shared.lock();
-    let wanted = desired.borrow().clone();
-    if wanted.is_none() {
-        // Dropping the entry aborts this task, which has nothing left to do.
-        supervised.remove(id);
-    }
-    wanted
-}
-
-fn panicked() -> Progress {
-    let message = "the host panicked on this workload; please report it with the agent's log";
-    Progress::Failed {
-        fault: Fault::new(Stage::Start, Reason::HostError, message),
-        attempts: 1,
-        retry_at: Some(SystemTime::now() + AFTER_PANIC),
-    }
-}
 
 struct Supervisor<'a> {
     shared: Arc<Shared>,
@@ -199,24 +129,15 @@ impl<'a> Supervisor<'a> {
         {
             // Back to what runs already, or nothing that matters to it changed.
             serving.workload = workload.clone();
-            let (digests, runs) = (serving.digests.clone(), serving.runs());
-            let progress = if serving.completed() {
-                Progress::Completed
-            } else {
-                Progress::Running
-            };
+            let (digests, said) = (serving.digests.clone(), Said::by(serving));
             self.candidate = None;
             self.failure = None;
             self.publish(|o| {
                 o.generation = workload.generation;
-                o.progress = progress;
                 // A state that was tried in between has left its own here.
                 o.components = components(&workload, &digests);
-                show_runs(o, runs);
                 o.timings = self.started;
-                o.serving
-                    .iter_mut()
-                    .for_each(|s| s.generation = workload.generation);
+                said.show(o, true);
             });
             return;
         }
@@ -381,31 +302,8 @@ impl<'a> Supervisor<'a> {
     /// What answers may lose what it needs to answer, and get it back.
     fn look_at_serving(&self) {
         let Some(serving) = &self.serving else { return };
-        let (completed, fault, runs) = (serving.completed(), serving.fault(), serving.runs());
-        let current = self.candidate.is_none();
-        let generation = serving.workload.generation;
-        let retry_at = runs.iter().filter_map(Run::until).min();
-        self.publish(|o| {
-            let progress = match fault {
-                _ if completed => Progress::Completed,
-                Some(fault) => Progress::Failed {
-                    fault,
-                    attempts: 1,
-                    retry_at,
-                },
-                None => Progress::Running,
-            };
-            if progress == Progress::Running {
-                let since = SystemTime::now();
-                o.serving.get_or_insert(Serving { generation, since });
-            } else {
-                o.serving = None;
-            }
-            if current {
-                o.progress = progress;
-                show_runs(o, runs);
-            }
-        });
+        let (said, current) = (Said::by(serving), self.candidate.is_none());
+        self.publish(|o| said.show(o, current));
     }
 
     /// The candidate answers: it is what serves now, and the former generation finishes.
@@ -423,18 +321,18 @@ impl<'a> Supervisor<'a> {
             "serving"
         );
         generation.run();
+        // What has ended for good already, or waits for another host to end, is so from the start: nothing rings for it.
+        let said = Said::by(&generation);
         if let Some(former) = self.serving.replace(generation) {
             let grace = former.workload.grace;
             self.draining.spawn(former.drain(grace));
         }
         self.failure = None;
         self.publish(|o| {
-            o.progress = Progress::Running;
-            o.serving = Some(Serving {
-                generation: number,
-                since: now,
-            });
+            // Not since the former generation answered.
+            o.serving = None;
             o.timings.started = Some(now);
+            said.show(o, true);
         });
         self.started = self.observed.borrow().timings;
     }
@@ -474,43 +372,5 @@ impl<'a> Supervisor<'a> {
             change(o);
             *o != before
         })
-    }
-}
-
-/// What is known of a workload before anything is done.
-fn first_look(workload: &spec::Workload) -> Observed {
-    Observed {
-        id: workload.id.clone(),
-        generation: workload.generation,
-        progress: Progress::Working(Stage::Fetch),
-        serving: None,
-        components: components(workload, &[]),
-        timings: Timings {
-            assigned: Some(SystemTime::now()),
-            ..Timings::default()
-        },
-    }
-}
-
-/// The components of a workload, with their digests as far as these are known.
-fn components(workload: &spec::Workload, digests: &[Digest]) -> Vec<ComponentState> {
-    let named = workload.components.iter().enumerate();
-    named
-        .map(|(index, component)| ComponentState {
-            name: component.name.clone(),
-            image: component.source.describe(),
-            digest: digests.get(index).cloned(),
-            run: None,
-        })
-        .collect()
-}
-
-/// Shows with each component how it is doing, if it runs by itself.
-fn show_runs(observed: &mut Observed, runs: Vec<Run>) {
-    for run in runs {
-        let mut components = observed.components.iter_mut();
-        if let Some(component) = components.find(|c| c.name == run.component) {
-            component.run = Some(run);
-        }
     }
 }

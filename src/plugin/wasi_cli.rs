@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     fault::{Class, Fault, Reason, Stage},
-    spec::{self, Commands, RestartPolicy, Role},
+    spec::{self, Commands, Ended, RestartPolicy, Role},
     wit::World,
 };
 
@@ -161,8 +161,16 @@ impl Bound {
         for planned in &mut self.planned {
             if self.commands.held {
                 planned.hold();
-            } else if planned.task.is_none() && planned.state.get().ended().is_none() {
-                planned.start(&self.commands);
+            }
+            if planned.task.is_some() || planned.state.get().ended().is_some() {
+                continue;
+            }
+            let mut finished = self.commands.finished.iter();
+            if let Some(finished) = finished.find(|f| f.component == planned.component) {
+                // Whoever is to run it: it is over.
+                planned.end(finished.ended.clone());
+            } else if !self.commands.held {
+                planned.start();
             }
         }
     }
@@ -212,21 +220,22 @@ impl Planned {
         }
     }
 
-    fn start(&mut self, commands: &Commands) {
-        let mut finished = commands.finished.iter();
-        if let Some(finished) = finished.find(|f| f.component == self.component) {
-            let ended = finished.ended.clone();
-            self.state.change(|run| run.state = RunState::Ended(ended));
-        } else if let Some(command) = self.command.clone() {
-            let cut = self.cut.take();
-            self.task = Some(Task(tokio::spawn(async move {
-                if let Some(mut cut) = cut {
-                    // An error is what is waited for: it was cut.
-                    let _ = (&mut cut.0).await;
-                }
-                command.run().await;
-            })));
-        }
+    fn end(&self, ended: Ended) {
+        self.state.change(|run| run.state = RunState::Ended(ended));
+    }
+
+    fn start(&mut self) {
+        let Some(command) = self.command.clone() else {
+            return;
+        };
+        let cut = self.cut.take();
+        self.task = Some(Task(tokio::spawn(async move {
+            if let Some(mut cut) = cut {
+                // An error is what is waited for: it was cut.
+                let _ = (&mut cut.0).await;
+            }
+            command.run().await;
+        })));
     }
 
     /// Why the workload does not answer, if it is for this command.

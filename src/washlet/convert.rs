@@ -20,7 +20,7 @@ use std::{collections::HashSet, fmt, num::NonZeroU32, str::FromStr, sync::Arc, t
 
 use crate::{spec, washlet::api};
 
-pub(super) use command::{STOPPED, end_message};
+pub(super) use command::{STOPPED, end_message, written_end};
 pub(super) use interface::version;
 pub use problem::{ConvertError, Problem};
 pub use quantity::QuantityError;

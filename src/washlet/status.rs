@@ -2,7 +2,8 @@
 //! says, and of the time.
 //!
 //! Only the agent's own part is made here: no condition of another owner, and `hostId` only where the spec pins the workload
-//! (otherwise it is the controller's). Nothing is read from the former status but the times at which conditions flipped.
+//! (otherwise it is the controller's). Nothing is read from the former status but the times at which conditions flipped, and the
+//! ends of commands that are not to be run again.
 
 mod apply;
 mod component;

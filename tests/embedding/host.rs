@@ -11,10 +11,10 @@ use wash_runtime::{
     fault::Reason,
     host::{
         BuildError, Host, HostApi, HostApiError, HostBuilder,
-        observed::{Observed, Progress, RunState},
+        observed::{Observed, Progress, Run, RunState},
     },
     plugin::{wasi_config::WasiConfig, wasi_http::HttpServer},
-    spec::Source,
+    spec::{Commands, Ended, Exit, Finished, Source},
     types::{
         Component, LocalResources, RestartPolicy, Service, WitInterface, Workload,
         WorkloadStartRequest, WorkloadState,
@@ -309,6 +309,41 @@ async fn a_job_runs_to_its_end() {
     let status = host.workload_status(&id).await.expect("it is known");
     assert_eq!(status.state, WorkloadState::Completed);
     host.workload_stop(&id).await.expect("it stops");
+}
+
+/// Nothing happens to a job that is held, so nothing tells of it later.
+#[tokio::test]
+async fn a_job_that_is_held_or_has_ended_is_shown_as_soon_as_its_generation_serves() {
+    let (host, _) = host().await;
+    let job = |id: &str, commands: Commands| {
+        let spec = command("job", false, &[]).into_spec(id.into());
+        let mut desired = spec.expect("a good one");
+        desired.commands = commands;
+        desired
+    };
+    let held = Commands {
+        held: true,
+        ..Commands::default()
+    };
+    host.set(job("held", held.clone()));
+    let prepared = until(&host, "held", |o| o.timings.started.is_some()).await;
+    assert_eq!(prepared.progress, Progress::Running);
+    let run = prepared.components[0].run.as_ref();
+    assert_eq!(run.map(|run| &run.state), Some(&RunState::Held));
+
+    let ended = Ended {
+        exit: Exit::Completed,
+        at: std::time::SystemTime::UNIX_EPOCH,
+    };
+    let finished = vec![Finished {
+        component: "app".into(),
+        ended: ended.clone(),
+    }];
+    host.set(job("ended", Commands { finished, ..held }));
+    let done = until(&host, "ended", |o| o.timings.started.is_some()).await;
+    assert_eq!((done.progress, done.serving), (Progress::Completed, None));
+    let run = done.components[0].run.as_ref();
+    assert_eq!(run.and_then(Run::ended), Some(&ended));
 }
 
 #[tokio::test]

@@ -261,13 +261,7 @@ async fn a_service_begins_on_the_next_agent_when_it_has_ended_on_the_former_one(
             .await?;
         ready(ns, "app").await?;
         ticks(&stage.agent).await?;
-        let options = AgentOptions {
-            certs_d: vec![stage.registry.certs_d()],
-            args: vec!["--http-listen=127.0.0.2:0".to_owned()],
-            ..AgentOptions::default()
-        };
-        let mut second = Agent::start(ns, options).await?;
-        second.wait_ready(START).await?;
+        let second = standby(&stage, ns).await?;
         ensure!(printed(&second, "tick")? == 0, "it runs twice");
 
         stage.agent.process().signal(Signal::TERM)?;
@@ -277,6 +271,43 @@ async fn a_service_begins_on_the_next_agent_when_it_has_ended_on_the_former_one(
         ensure!(printed(&stage.agent, "tick")? == last, "it runs twice");
         ensure!(stage.agent.process().wait(END).await? == 0);
         ready(ns, "app").await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_job_begins_on_the_next_agent_unless_it_is_done() -> Result<()> {
+    with_namespace(async |ns| {
+        let mut stage = Stage::new(ns).await?;
+        let image = stage.push(ns, "service", "v1").await?;
+        let job = |name: &str, environment: Value| {
+            let mut job = workload(&stage, &image, false, environment, json!({}));
+            job["metadata"]["name"] = name.into();
+            job
+        };
+        ns.apply(job("app", json!({ "PRINT": "the job ran" })))
+            .await?;
+        let unfinished = json!({ "DO": "forever", "PRINT": "tick" });
+        ns.apply(job("unfinished", unfinished)).await?;
+        let completed = (("Ready", "False"), Some("Completed"));
+        ns.wait_for_condition(("Workload", "app"), completed.0, completed.1, HEAL)
+            .await?;
+        ready(ns, "unfinished").await?;
+        ticks(&stage.agent).await?;
+        let ended = component(&ns.get("Workload", "app").await?).clone();
+
+        let second = standby(&stage, ns).await?;
+        ensure!(printed(&second, "tick")? == 0, "it runs twice");
+        stage.agent.process().signal(Signal::TERM)?;
+        ticks(&second).await?;
+        ensure!(stage.agent.process().wait(END).await? == 0);
+        ready(ns, "unfinished").await?;
+        ensure!(printed(&second, "the job ran")? == 0, "it ran again");
+        let now = ns.get("Workload", "app").await?;
+        ensure!(*component(&now) == ended, "{ended}, {}", component(&now));
+        ns.wait_for_condition(("Workload", "app"), completed.0, completed.1, HEAL)
+            .await
+            .map(drop)
     })
     .await
 }
@@ -303,6 +334,19 @@ async fn washlet_run_ends_with_the_exit_code_of_its_job() -> Result<()> {
         ensure!(ended == Some(code), "{to_do}: {ended:?}: {said}");
     }
     Ok(())
+}
+
+/// A second agent on the node of the first one, prepared.
+async fn standby(stage: &Stage, ns: &TestNamespace) -> Result<Agent> {
+    let port = stage.agent.http_addr().port();
+    let options = AgentOptions {
+        certs_d: vec![stage.registry.certs_d()],
+        args: vec![format!("--http-listen=127.0.0.2:{port}")],
+        ..AgentOptions::default()
+    };
+    let mut second = Agent::start(ns, options).await?;
+    second.wait_ready(START).await?;
+    Ok(second)
 }
 
 /// Waits until a service that says `tick` does so.

@@ -218,9 +218,7 @@ async fn a_drained_agent_is_gone_soon() -> Result<()> {
         // Its status outlives it.
         eventually("Ready is False", HEAL, async || {
             let ready = objects::condition(&ns.get("Workload", "app").await?, "Ready");
-            // The last thing that it tells, if there is time for it, is that all has stopped.
-            let last = ["Draining", "Stopped"];
-            let drained = ready.as_ref().is_some_and(|c| last.contains(&&*c.reason));
+            let drained = ready.as_ref().is_some_and(|c| c.reason == "Draining");
             Ok(if drained { Ok(()) } else { Err(ready) })
         })
         .await

@@ -177,11 +177,15 @@ async fn a_standby_is_ready_when_it_serves_what_the_first_one_does() -> Result<(
 
 // === what these tests stand on ===
 
-/// A second agent on the node of the first one, prepared.
+/// A second agent on the node of the first one, prepared. It has another address and the same port, as the second of two pods
+/// has: the Host object's port is no part of its status, so the two are not written at once.
 async fn standby(stage: &Stage, ns: &TestNamespace) -> Result<Agent> {
     let options = AgentOptions {
         certs_d: vec![stage.registry.certs_d()],
-        args: vec!["--http-listen=127.0.0.2:0".to_owned()],
+        args: vec![format!(
+            "--http-listen=127.0.0.2:{}",
+            stage.agent.http_addr().port()
+        )],
         ..AgentOptions::default()
     };
     let mut second = Agent::start(ns, options).await?;

@@ -259,15 +259,19 @@ async fn what_has_ended_for_good_is_not_run_again() {
         exit: Exit::Completed,
         at: SystemTime::UNIX_EPOCH,
     };
-    let begun = Begun::with(&command(TRAP), |workload| {
-        workload.commands.finished = vec![Finished {
-            component: "main".into(),
-            ended: ended.clone(),
-        }];
-    })
-    .await;
-    assert_eq!(begun.run().ended(), Some(&ended));
-    assert!(begun.0.binding.completed());
+    // Nor does it wait for another host to end.
+    for held in [false, true] {
+        let begun = Begun::with(&command(TRAP), |workload| {
+            workload.commands.held = held;
+            workload.commands.finished = vec![Finished {
+                component: "main".into(),
+                ended: ended.clone(),
+            }];
+        })
+        .await;
+        assert_eq!(begun.run().ended(), Some(&ended), "held: {held}");
+        assert!(begun.0.binding.completed(), "held: {held}");
+    }
 }
 
 #[tokio::test]

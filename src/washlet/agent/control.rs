@@ -32,7 +32,7 @@ use super::{
     metrics::{Metrics, Outcome as WriteOutcome, WriteLabels},
     node::Load,
     references::References,
-    tracked::{Evaluation, Tracked, WritePlan},
+    tracked::{Evaluation, Term, Tracked, WritePlan},
     watch::Change,
 };
 use crate::{
@@ -42,6 +42,8 @@ use crate::{
 
 /// The loop proves that it is alive, and counts, at least this often.
 const BEAT: Duration = Duration::from_secs(1);
+/// Wait before a workload that could not be read is read again.
+const REREAD: Duration = Duration::from_secs(1);
 /// Longest time for the last status writes at shutdown.
 const LAST_WRITES: Duration = Duration::from_secs(5);
 
@@ -76,6 +78,8 @@ struct Loop {
     stood_once: bool,
     /// Another agent of the node runs the services and jobs, or nobody knows yet who does.
     held: bool,
+    /// How often this agent has come to hold the Lease.
+    term: Term,
     phase: Phase,
 }
 
@@ -99,6 +103,7 @@ impl Control {
             stood: Standing::Unknown,
             stood_once: false,
             held: true,
+            term: 0,
             phase: Phase::Running,
         };
         state.check_prepared();
@@ -202,7 +207,7 @@ impl Loop {
         self.references.want(uid, &wanted, tracked.since());
         match evaluation {
             Evaluation::Desired(mut desired) => {
-                desired.commands.held = self.held;
+                desired.commands.held = self.held || !tracked.may_run_in(self.term);
                 // Who stands by leaves the telling to the other agent.
                 if self.stood == Standing::Holder {
                     tracked.tell_unusable(&desired, &self.given.events);
@@ -229,6 +234,7 @@ impl Loop {
     fn done(&mut self, done: Done) {
         match done {
             Done::Read { key, outcome } => self.read(&key, outcome),
+            Done::Reread { uid, term, object } => self.reread(&uid, term, object),
             Done::Wrote { uid, written } => self.wrote(&uid, written),
         }
     }
@@ -238,6 +244,23 @@ impl Loop {
         for uid in self.references.learned(key, outcome, Instant::now()) {
             self.evaluate(&uid);
             self.look(&uid);
+        }
+    }
+
+    fn reread(&mut self, uid: &str, term: Term, object: Option<Arc<api::Workload>>) {
+        let Some(tracked) = self.workloads.get_mut(uid) else {
+            return;
+        };
+        tracked.was_read(term, object.is_some());
+        match object {
+            Some(object) => {
+                self.seen(object);
+                self.evaluate(uid);
+            }
+            None => {
+                let again = Instant::now() + REREAD;
+                self.timers.push(Reverse((again, uid.to_owned())));
+            }
         }
     }
 
@@ -274,8 +297,13 @@ impl Loop {
         let waits = |fault: &Fault| matches!(fault.stage, Stage::Configure | Stage::Fetch);
         self.references
             .waits(uid, tracked.trouble().is_some_and(waits), now);
-        if *self.given.standing.borrow() != Standing::Holder {
+        // Who does not know yet that it holds the Lease has not settled who runs what.
+        if self.stood != Standing::Holder || *self.given.standing.borrow() != Standing::Holder {
             return;
+        }
+        if !self.held && tracked.ask_in(self.term, now) {
+            let place = tracked.place();
+            self.given.effects.reread(uid.to_owned(), self.term, place);
         }
         tracked.tell(&self.given.events);
         match tracked.plan(now) {

@@ -17,6 +17,7 @@ use super::{
         convert::{Outcome, ReferenceKey, ReferenceKind},
     },
     FIELD_MANAGER,
+    tracked::Term,
     watch::kept,
 };
 
@@ -30,6 +31,12 @@ pub(super) enum Done {
     Read {
         key: ReferenceKey,
         outcome: Option<Outcome>,
+    },
+    /// A workload was read anew; none if there was no answer, or it is another one now.
+    Reread {
+        uid: String,
+        term: Term,
+        object: Option<Arc<api::Workload>>,
     },
     /// A status was written, or not.
     Wrote { uid: String, written: Written },
@@ -86,6 +93,28 @@ impl Effects {
                 .ok()
                 .flatten();
             Done::Read { key, outcome }
+        });
+    }
+
+    /// Reads a workload anew.
+    pub fn reread(&self, uid: String, term: Term, (namespace, name): (String, String)) {
+        let api: Api<api::Workload> = Api::namespaced(self.client.clone(), &namespace);
+        self.spawn(async move {
+            let found = tokio::time::timeout(TIMEOUT, api.get_opt(&name)).await;
+            let object = match found {
+                Ok(Ok(object)) => object.filter(|o| o.metadata.uid.as_ref() == Some(&uid)),
+                failed => {
+                    tracing::warn!(
+                        namespace,
+                        workload = name,
+                        ?failed,
+                        "not read; trying again"
+                    );
+                    None
+                }
+            };
+            let object = object.map(kept);
+            Done::Reread { uid, term, object }
         });
     }
 

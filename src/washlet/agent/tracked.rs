@@ -1,5 +1,6 @@
 //! What the agent knows of one workload, and what it has told about it. Pure but for the events that it hands on.
 
+mod commands;
 mod telling;
 
 use std::{
@@ -11,6 +12,7 @@ use std::{
 use kube::core::error_boundary::InvalidObject;
 use tokio::time::Instant;
 
+pub(super) use self::commands::Term;
 use self::telling::Told;
 use super::{
     super::{
@@ -23,13 +25,13 @@ use super::{
 };
 use crate::{
     fault::{Class, Fault, Reason, Stage},
-    host::observed::{Observed, Progress, Run},
+    host::observed::{Observed, Progress},
     spec,
 };
 
 /// A start that is under way is not reported before this time has passed: most are over by then, and one write says it all.
 const UNDER_WAY: Duration = Duration::from_millis(300);
-/// The same for a workload that was Ready when the agent came up: it is about to be so again.
+/// The same for a workload that was Ready, or done, when the agent came up: it is about to be so again.
 const COMING_BACK: Duration = Duration::from_secs(10);
 /// Least time between two writes for one workload, unless Ready flips.
 const BETWEEN_WRITES: Duration = Duration::from_secs(1);
@@ -72,6 +74,9 @@ pub(super) struct Tracked {
     observed: Option<Observed>,
     draining: bool,
     told: Option<Told>,
+    /// For which term of this agent as the holder of the Lease its object was asked for, and read.
+    asked: Option<Term>,
+    read: Option<Term>,
     // Writing.
     dirty: Option<Instant>,
     in_flight: bool,
@@ -90,6 +95,8 @@ impl Tracked {
             observed: None,
             draining: false,
             told: None,
+            asked: None,
+            read: None,
             dirty: Some(now),
             in_flight: false,
             last_write: None,
@@ -190,7 +197,13 @@ impl Tracked {
     /// Takes what the host says.
     pub fn observe(&mut self, observed: Option<Observed>, now: Instant) {
         // A host that has forgotten the workload has stopped it, which the last observation says already.
-        if observed.is_some() && observed != self.observed {
+        let Some(new) = &observed else { return };
+        let ends = matches!(new.progress, Progress::Draining | Progress::Stopped);
+        // What is done stays done while the agent goes away: there is nothing to drain.
+        if self.draining && self.is_completed() && ends {
+            return;
+        }
+        if observed != self.observed {
             self.observed = observed;
             self.touch(now);
         }
@@ -220,23 +233,22 @@ impl Tracked {
                 .is_some_and(|o| o.progress == Progress::Running)
     }
 
+    /// Its namespace and name.
+    pub fn place(&self) -> (String, String) {
+        let meta = &self.object.metadata;
+        let (namespace, name) = (meta.namespace.clone(), meta.name.clone());
+        (namespace.unwrap_or_default(), name.unwrap_or_default())
+    }
+
+    /// Whether it has done all that it is there for.
+    fn is_completed(&self) -> bool {
+        let progress = self.observed.as_ref().map(|o| &o.progress);
+        progress == Some(&Progress::Completed)
+    }
+
     pub fn components(&self) -> usize {
         let spec = &self.object.spec;
         spec.components.len() + usize::from(spec.service.is_some())
-    }
-
-    /// Whether it has a service or jobs, as far as is known: only what was linked is known to have no job.
-    pub fn may_run_commands(&self) -> bool {
-        let runs = |o: &Observed| o.components.iter().any(|c| c.run.is_some());
-        self.object.spec.service.is_some()
-            || !self.is_ready()
-            || self.observed.as_ref().is_some_and(runs)
-    }
-
-    /// Whether a service or a job of it runs, or waits to run again.
-    pub fn runs_commands(&self) -> bool {
-        let components = self.observed.iter().flat_map(|o| &o.components);
-        components.filter_map(|c| c.run.as_ref()).any(Run::is_alive)
     }
 
     /// Whether another agent of the node serves it, and this one could not go on: it does not answer here yet, for no reason
@@ -291,9 +303,10 @@ impl Tracked {
         let under_way = match self.observed.as_ref().map(|o| &o.progress) {
             None => self.fault.is_none(),
             Some(Progress::Working(_)) => true,
-            Some(_) => false,
+            // A command is about to be run.
+            Some(_) => self.fault.is_none() && self.asked.is_some() && self.holds_commands(),
         };
-        match (under_way && !self.draining, self.written_ready()) {
+        match (under_way && !self.draining, self.written_end()) {
             (false, _) => Duration::ZERO,
             (true, Some(generation)) if generation == self.object.metadata.generation => {
                 COMING_BACK
@@ -311,6 +324,15 @@ impl Tracked {
         (ready.status == "True").then_some(ready.observed_generation)
     }
 
+    /// The generation that was last written as being where it is to get: Ready, or done.
+    fn written_end(&self) -> Option<Option<i64>> {
+        let conditions = &self.object.status.as_ref()?.conditions;
+        let done = conditions.iter().find(|c| {
+            c.type_ == api::condition_type::READY && c.reason == Reason::Completed.as_str()
+        });
+        self.written_ready().or(done.map(|c| c.observed_generation))
+    }
+
     /// Whether what is written of Ready is the opposite of what is.
     fn flips(&self) -> bool {
         let serving = !self.draining && self.observed.as_ref().is_some_and(|o| o.serving.is_some());
@@ -325,7 +347,6 @@ impl Tracked {
         monotonic: Instant,
     ) -> Option<Write> {
         self.dirty = None;
-        let meta = &self.object.metadata;
         let status = status::status(&StatusInput {
             workload: &self.object,
             node,
@@ -340,9 +361,10 @@ impl Tracked {
         }
         self.in_flight = true;
         self.last_write = Some(monotonic);
+        let (namespace, name) = self.place();
         Some(Write {
-            namespace: meta.namespace.clone().unwrap_or_default(),
-            name: meta.name.clone().unwrap_or_default(),
+            namespace,
+            name,
             body: status::apply_body(&self.object, &status),
         })
     }
@@ -375,3 +397,6 @@ impl Tracked {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

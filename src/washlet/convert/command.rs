@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::{Converter, image::PullSecrets, traffic};
 use crate::{
     spec::{self, Ended, Exit, Finished, RestartPolicy, Role},
-    washlet::api::{self, Terminated},
+    washlet::api::{self, ComponentStatus, Terminated},
 };
 
 /// The word with which a status says that a component ended because its workload was stopped.
@@ -74,15 +74,33 @@ impl Converter<'_> {
 
 /// The commands of this generation that have ended for good, by what an agent wrote: it may have been another one, or one that
 /// has been restarted since. Asking for a restart makes them run again.
-fn finished(workload: &api::Workload) -> Vec<Finished> {
-    let Some(status) = &workload.status else {
-        return Vec::new();
-    };
+pub(super) fn finished(workload: &api::Workload) -> Vec<Finished> {
+    let written = ended_for_good(workload).into_iter().flatten();
+    let finished = written.map(|(component, ended)| Finished {
+        component: component.name.as_str().into(),
+        ended,
+    });
+    finished.collect()
+}
+
+/// What is written of one of them.
+pub(in crate::washlet) fn written_end<'a>(
+    workload: &'a api::Workload,
+    component: &str,
+) -> Option<&'a ComponentStatus> {
+    let mut written = ended_for_good(workload)?.map(|(written, _)| written);
+    written.find(|written| written.name == component)
+}
+
+fn ended_for_good(
+    workload: &api::Workload,
+) -> Option<impl Iterator<Item = (&ComponentStatus, Ended)>> {
+    let status = workload.status.as_ref()?;
     if status.observed_generation != workload.metadata.generation {
-        return Vec::new();
+        return None;
     }
     let asked = traffic::restarted_at(workload);
-    let ended = status.components.iter().filter_map(|component| {
+    Some(status.components.iter().filter_map(move |component| {
         let ended = ended(component.state.terminated.as_ref()?)?;
         let counts = match asked {
             None => true,
@@ -91,12 +109,8 @@ fn finished(workload: &api::Workload) -> Vec<Finished> {
                 .parse::<Timestamp>()
                 .is_ok_and(|asked| SystemTime::from(asked) < ended.at),
         };
-        counts.then(|| Finished {
-            component: component.name.as_str().into(),
-            ended,
-        })
-    });
-    ended.collect()
+        counts.then_some((component, ended))
+    }))
 }
 
 /// What a status says of the end of a command.

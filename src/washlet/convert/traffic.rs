@@ -5,7 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use crate::washlet::api::{self, Condition, condition_type::ROUTED};
+use super::command;
+use crate::{
+    spec::Finished,
+    washlet::api::{self, Condition, condition_type::ROUTED},
+};
 
 /// The annotation that `kubectl rollout restart` sets: the workload starts anew whenever it changes.
 const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
@@ -16,6 +20,8 @@ pub struct Asked {
     service_port: Option<u16>,
     routes_withheld: Option<Arc<str>>,
     stamp: u64,
+    /// Nobody asks for it, but what has ended for good must not be run again, whatever becomes of the host's memory.
+    finished: Vec<Finished>,
 }
 
 impl Asked {
@@ -26,6 +32,7 @@ impl Asked {
             service_port: service_port(workload),
             routes_withheld: routes_withheld(workload),
             stamp: stamp(workload),
+            finished: command::finished(workload),
         }
     }
 }

@@ -9,11 +9,11 @@ use super::{
 };
 use crate::{
     fault::Reason,
-    host::observed::{ComponentState, Run, RunState},
+    host::observed::{ComponentState, Progress, Run, RunState},
     spec::{self, Ended},
     washlet::{
         api::{self, ComponentStatus, Running, State, Terminated, Waiting},
-        convert::{STOPPED, end_message},
+        convert::{STOPPED, end_message, written_end},
     },
 };
 
@@ -38,11 +38,17 @@ pub(super) fn components(input: &StatusInput<'_>, position: &Position<'_>) -> Ve
         None => named
             .iter()
             .filter(|(name, _)| !name.is_empty())
-            .map(|(name, image)| ComponentStatus {
-                name: name.clone(),
-                image: (*image).to_owned(),
-                state: waiting(position, name),
-                ..ComponentStatus::default()
+            .map(|(name, image)| {
+                let status = ComponentStatus {
+                    name: name.clone(),
+                    image: (*image).to_owned(),
+                    state: waiting(position, name),
+                    ..ComponentStatus::default()
+                };
+                match written_end(input.workload, name) {
+                    Some(end) => with_end(status, end),
+                    None => status,
+                }
             })
             .collect(),
     }
@@ -78,25 +84,56 @@ fn of_host(
             .unwrap_or(&component.image)
     });
     let run = component.run.as_ref();
-    ComponentStatus {
+    let status = ComponentStatus {
         name: component.name.to_string(),
         image: image.to_owned(),
         digest: component.digest.as_ref().map(ToString::to_string),
+        ..ComponentStatus::default()
+    };
+    if let Some(end) = written_end(input.workload, &component.name).filter(|e| stands(e, run)) {
+        return with_end(status, end);
+    }
+    ComponentStatus {
         state: state(input, position, component),
         restart_count: run.map_or(0, |run| i32::try_from(run.restarts).unwrap_or(i32::MAX)),
         last_termination: run.and_then(|run| run.last.as_ref()).map(terminated),
+        ..status
+    }
+}
+
+/// Whether what is written of a command that has ended for good is still so: this host has not run it since. The next agent
+/// goes by it, so nothing that happens on the way to serving may take its place: the command would be run again.
+fn stands(written: &ComponentStatus, run: Option<&Run>) -> bool {
+    match run.map(|run| &run.state) {
+        None | Some(RunState::Held) => true,
+        Some(RunState::Ended(ended)) => written.state.terminated == Some(terminated(ended)),
+        Some(RunState::Running { .. } | RunState::BackingOff { .. }) => false,
+    }
+}
+
+fn with_end(status: ComponentStatus, end: &ComponentStatus) -> ComponentStatus {
+    ComponentStatus {
+        state: end.state.clone(),
+        restart_count: end.restart_count,
+        last_termination: end.last_termination.clone(),
+        ..status
     }
 }
 
 fn state(input: &StatusInput<'_>, position: &Position<'_>, component: &ComponentState) -> State {
     let run = component.run.as_ref();
+    let observed = input.observed;
     if let Some(ended) = run.and_then(Run::ended) {
+        // The end of an older generation's run must not pass for the newer one's: that one is still to be run.
+        if observed.is_some_and(|o| o.generation != position.generation) {
+            return waiting(position, &component.name);
+        }
         return State {
             terminated: Some(terminated(ended)),
             ..State::default()
         };
     }
-    if let At::Stopped = position.at {
+    if observed.is_some_and(|o| o.progress == Progress::Stopped) {
         let stopped = Terminated {
             reason: STOPPED.to_owned(),
             ..Terminated::default()
@@ -109,8 +146,7 @@ fn state(input: &StatusInput<'_>, position: &Position<'_>, component: &Component
     if let Some(run) = run {
         return of_run(run);
     }
-    let since = input
-        .observed
+    let since = observed
         .and_then(|o| o.serving.as_ref().filter(|s| s.generation == o.generation))
         .map(|s| s.since);
     let goes_on = input.serving().is_some() || matches!(position.at, At::Draining);

@@ -84,11 +84,13 @@ impl<'a> Position<'a> {
             };
         };
         let (gate, at) = match &observed.progress {
-            Progress::Stopped => (Some(Self::left(input)), At::Stopped),
-            Progress::Draining => (Some(Self::left(input)), At::Draining),
-            _ if input.draining => (Some(Self::left(input)), At::Draining),
-            Progress::Running => (None, At::Serving),
+            // What is done has nothing to drain.
             Progress::Completed => (Some(Gate::Ready), At::Completed),
+            // It stays the last word of an agent that goes away: the workload will be served again.
+            _ if input.draining => (Some(Self::left(input)), At::Draining),
+            Progress::Draining => (Some(Self::left(input)), At::Draining),
+            Progress::Stopped => (Some(Self::left(input)), At::Stopped),
+            Progress::Running => (None, At::Serving),
             Progress::Working(stage) => (Some(Gate::of(*stage)), At::Working(*stage)),
             Progress::Failed { fault, .. } => (Some(Gate::of(fault.stage)), At::Failed(fault)),
         };

@@ -111,6 +111,17 @@ fn rejected(stage: Stage, reason: Reason) -> Fault {
     .class(class)
 }
 
+fn input<'a>(workload: &'a api::Workload, observed: Option<&'a Observed>) -> StatusInput<'a> {
+    StatusInput {
+        workload,
+        node: "node-1",
+        fault: None,
+        observed,
+        draining: false,
+        now: at(5),
+    }
+}
+
 /// The status of a fresh object.
 fn fresh(
     generation: i64,
@@ -262,6 +273,20 @@ fn cases() -> Vec<Case> {
     ]
 }
 
+/// The same of an agent that goes away.
+fn leaving() -> Vec<(&'static str, Observed)> {
+    use Progress::{Completed, Draining, Running, Stopped, Working};
+    let done = || RunState::Ended(ended(Exit::Completed));
+    vec![
+        ("serving", observed(1, Running, Some(1))),
+        ("pulling", observed(1, Working(Stage::Fetch), None)),
+        ("draining", observed(1, Draining, Some(1))),
+        ("stopped", observed(1, Stopped, None)),
+        ("a job is done", ran(Completed, done())),
+        ("a job was done, and is stopped", ran(Stopped, done())),
+    ]
+}
+
 /// Each situation with the status that it gives, one line a condition and a component. `UPDATE=1 cargo test` rewrites the file; read the difference.
 #[test]
 fn situations() {
@@ -275,6 +300,14 @@ fn situations() {
             fault.as_ref(),
             observed.as_ref(),
         )));
+    }
+    text.push_str("\n# While the agent goes away.\n");
+    for (name, observed) in leaving() {
+        text.push_str(&format!("\n{name}:\n"));
+        text.push_str(&lines(&status(&StatusInput {
+            draining: true,
+            ..input(&workload(1), Some(&observed))
+        })));
     }
     let serving = fresh(1, None, Some(&observed(1, Progress::Running, Some(1))));
     text.push_str("\n# The status of \"serving\" as it is written.\nstatus:\n");
@@ -433,6 +466,85 @@ fn an_agent_that_goes_away_says_so() {
     assert_eq!(
         (ready.status.as_str(), ready.reason.as_str()),
         ("False", "Draining")
+    );
+}
+
+/// What the next agent goes by.
+#[test]
+fn an_end_stays_written_until_the_command_is_run_again() {
+    let done = || ran(Progress::Completed, RunState::Ended(ended(Exit::Completed)));
+    let mut workload = workload(1);
+    workload.status = Some(status(&input(&workload, Some(&done()))));
+    let front = |workload: &api::Workload, observed: Option<&Observed>| {
+        let status = status(&input(workload, observed));
+        let front = status.components.into_iter().find(|c| c.name == "front");
+        front.unwrap()
+    };
+    let written = front(&workload, Some(&done()));
+    assert_eq!(
+        written.state.terminated.as_ref().unwrap().reason,
+        "Completed"
+    );
+    let mut anew = done();
+    anew.components[0].run.as_mut().unwrap().restarts = 0;
+    anew.components[0].run.as_mut().unwrap().last = None;
+    let pulling = Progress::Working(Stage::Fetch);
+    let on_the_way = [
+        None,
+        Some(observed(1, pulling.clone(), None)),
+        Some(observed(
+            1,
+            failed(Stage::Fetch, Reason::Unauthorized, Class::Retry),
+            None,
+        )),
+        Some(observed(1, Progress::Running, Some(1))),
+        Some(observed(1, Progress::Draining, None)),
+        Some(observed(1, Progress::Stopped, None)),
+        Some(ran(Progress::Running, RunState::Held)),
+        Some(anew),
+    ];
+    for observed in on_the_way {
+        let now = front(&workload, observed.as_ref());
+        let what = |c: &api::ComponentStatus| {
+            (c.state.clone(), c.restart_count, c.last_termination.clone())
+        };
+        assert_eq!(what(&now), what(&written), "{observed:?}");
+    }
+    let runs = ran(Progress::Running, RunState::Running { since: at(30) });
+    assert!(
+        front(&workload, Some(&runs)).state.running.is_some(),
+        "it is run again"
+    );
+
+    // It is asked to be.
+    let restart = [(
+        "kubectl.kubernetes.io/restartedAt".to_owned(),
+        "2026-01-02T00:00:00Z".to_owned(),
+    )];
+    workload.metadata.annotations = Some(restart.into());
+    let pulls = Some(observed(1, pulling, None));
+    assert!(
+        front(&workload, pulls.as_ref()).state.waiting.is_some(),
+        "it was asked for"
+    );
+    workload.metadata.annotations = None;
+    workload.metadata.generation = Some(2);
+    assert!(
+        front(&workload, None).state.waiting.is_some(),
+        "another one"
+    );
+}
+
+/// It would pass for the end of the newer one's, which would not be run then.
+#[test]
+fn the_end_of_an_older_generations_run_is_not_told_of_a_newer_one() {
+    let done = ran(Progress::Completed, RunState::Ended(ended(Exit::Completed)));
+    let missing = rejected(Stage::Configure, Reason::ReferenceNotFound);
+    let status = fresh(2, Some(&missing), Some(&done));
+    assert_eq!(status.observed_generation, Some(2));
+    assert!(
+        status.components[0].state.terminated.is_none(),
+        "{status:?}"
     );
 }
 

@@ -34,6 +34,7 @@ impl Loop {
     /// names is being read, is stated when it can be.
     fn hold(&mut self, held: bool) {
         if std::mem::replace(&mut self.held, held) != held {
+            self.term += u64::from(!held);
             let concerned = self.workloads.iter().filter(|(_, w)| w.may_run_commands());
             let concerned: Vec<String> = concerned.map(|(uid, _)| uid.clone()).collect();
             for uid in concerned {
@@ -131,7 +132,10 @@ impl Loop {
 
     /// Lets the last status writes end.
     pub(super) async fn finish(&mut self, done: &mut mpsc::Receiver<Done>) {
-        while *self.given.standing.borrow() == Standing::Holder && self.unsettled() {
+        while self.stood == Standing::Holder
+            && *self.given.standing.borrow() == Standing::Holder
+            && self.unsettled()
+        {
             tokio::select! {
                 Some(done) = done.recv() => self.done(done),
                 () = tokio::time::sleep_until(self.next_due()) => {}

@@ -87,7 +87,7 @@ impl Tracked {
     }
 
     fn news(&self) -> Option<(Told, Tone, &'static str, String)> {
-        if self.draining {
+        if self.draining && !self.is_completed() {
             return Some((
                 Told::Draining,
                 Tone::Normal,
