@@ -1,4 +1,4 @@
-//! Where things that are costly to make are kept between runs: programs built from Go, cargo's own tools.
+//! Where things that are costly to make are kept between runs: programs built from Go, large guests, cargo's own tools.
 
 use std::{
     fs::{self, File},
@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
 
 /// The cache's root: `$WASHLET_CACHE`, else `washlet` below the user's cache directory.
 ///
@@ -36,4 +37,42 @@ pub fn locked<T>(lock: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
         .with_context(|| format!("locking {}", lock.display()))?;
     // The lock goes with the file handle, on an error too.
     work()
+}
+
+/// The folder `target`, made by `make` unless an earlier run has: under another name until it is whole, by one process at a
+/// time.
+///
+/// # Errors
+/// When a folder can't be made or moved, or with the error of `make`.
+pub fn made(target: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    locked(&target.with_added_extension("lock"), || {
+        if target.is_dir() {
+            return Ok(());
+        }
+        let staging = target.with_added_extension("partial");
+        match fs::remove_dir_all(&staging) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("removing {}", staging.display()));
+            }
+            _ => {}
+        }
+        make(&staging)?;
+        fs::rename(&staging, target)
+            .with_context(|| format!("moving {} into place", target.display()))
+    })
+}
+
+/// A key for what is made of these parts, in their order: 16 hexadecimal digits.
+#[must_use]
+pub fn key<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part);
+    }
+    let digest = hash.finalize();
+    digest
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

@@ -8,7 +8,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use sha2::{Digest, Sha256};
 
 use crate::{cache, process, repository};
 
@@ -48,32 +47,14 @@ pub fn installed(module: &str, programs: &[Program]) -> Result<BinDir> {
         fs::read(source.join("go.sum")).with_context(|| format!("reading {module}/go.sum"))?;
     let ldflags = ldflags(&go_mod);
 
-    let mut hash = Sha256::new();
-    hash.update(&go_mod);
-    hash.update(&go_sum);
-    hash.update(&ldflags);
+    let mut parts = vec![go_mod.as_bytes(), &go_sum, ldflags.as_bytes()];
     for program in programs {
-        hash.update(program.name);
-        hash.update(program.package);
+        parts.extend([program.name.as_bytes(), program.package.as_bytes()]);
     }
-    let key: String = hash
-        .finalize()
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let bin = cache::dir()?.join("bin");
-    let target = bin.join(format!("{module}-{key}"));
-
-    cache::locked(&bin.join(format!("{module}-{key}.lock")), || {
-        if target.is_dir() {
-            return Ok(());
-        }
-        let staging = bin.join(format!("{module}-{key}.partial"));
-        remove_if_present(&staging)?;
-        go_install(&source, &go_mod, &ldflags, programs, &staging)?;
-        fs::rename(&staging, &target)
-            .with_context(|| format!("moving {} into place", target.display()))
+    let key = cache::key(parts);
+    let target = cache::dir()?.join("bin").join(format!("{module}-{key}"));
+    cache::made(&target, |staging| {
+        go_install(&source, &go_mod, &ldflags, programs, staging)
     })?;
     Ok(BinDir(target))
 }
@@ -165,20 +146,12 @@ fn binary_name(package: &str) -> &str {
         .unwrap_or(package)
 }
 
-fn is_not_found(error: &anyhow::Error) -> bool {
+/// Whether a program could not be started because there is none.
+pub(crate) fn is_not_found(error: &anyhow::Error) -> bool {
     let io = error
         .chain()
         .find_map(|cause| cause.downcast_ref::<std::io::Error>());
     io.is_some_and(|io| io.kind() == std::io::ErrorKind::NotFound)
-}
-
-fn remove_if_present(dir: &Path) -> Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("removing {}", dir.display()))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `cargo xtask`: the chores of this repository, with nothing to install beside Rust and Go.
+//! `cargo xtask`: the chores of this repository, with nothing to install beside the languages that CONTRIBUTING.md names.
 
 mod bench;
 mod cargo;

@@ -93,7 +93,7 @@ fn test(mut command: Command, args: &Args) -> Result<Outcome> {
     cargo::run(command).map(|()| Outcome::Done)
 }
 
-/// The Go programs are built on their own, so that the tests' time is that of the tests.
+/// The Go programs and the large guests are built on their own, so that the tests' time is that of the tests.
 fn e2e(args: &Args) -> Result<Outcome> {
     let mut install = Command::new(cargo::built("washlet-playground")?);
     install

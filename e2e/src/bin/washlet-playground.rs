@@ -1,6 +1,6 @@
 //! The program behind `cargo xtask cluster`: starts the playground, tells how to use it, and stays.
 //!
-//! With `install` it only builds the Go programs that the tests need, so that `cargo xtask test` can time it.
+//! With `install` it only builds the programs and guests that the tests need, so that `cargo xtask test` can time it.
 
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use washlet_e2e::{
     cluster::{self, Version},
-    node,
+    languages, node,
     playground::Playground,
     registry,
 };
@@ -30,7 +30,8 @@ fn run() -> Result<()> {
             if node::lacks().is_none() {
                 node::install()?;
             }
-            registry::install().map(drop)
+            registry::install()?;
+            languages::install()
         }
         None => {
             let runtime = tokio::runtime::Builder::new_multi_thread()

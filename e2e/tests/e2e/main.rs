@@ -10,6 +10,7 @@
 //! - `failures`: every failure of a start, and its healing.
 //! - `figures`: how long and how much, printed.
 //! - `kinds`: the kinds beside Workload and Host, and how they are scaled.
+//! - `languages`: components in C, JavaScript and Python.
 //! - `main_job`: a Workload from apply to delete.
 //! - `node`: what an agent tells about its node and itself.
 //! - `outage`: what goes away comes back.
@@ -38,6 +39,7 @@ mod failures;
 mod figures;
 mod harness;
 mod kinds;
+mod languages;
 mod load;
 mod local;
 mod main_job;

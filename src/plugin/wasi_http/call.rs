@@ -16,10 +16,13 @@ use http::{Request, Response, uri};
 use http_body_util::BodyExt as _;
 use hyper::body::Body as HttpBody;
 use tokio::{sync::oneshot, task::AbortHandle, time};
-use wasmtime::{AsContextMut as _, PoolConcurrencyLimitError, Store, component::Accessor};
+use wasmtime::{
+    AsContextMut as _, PoolConcurrencyLimitError, Store,
+    component::{Accessor, Resource},
+};
 use wasmtime_wasi_http::{
     WasiBody, WasiHttpHooks, WasiHttpView as _,
-    p2::{self, bindings::http::types::Scheme},
+    p2::{self, bindings::http::types::Scheme, types::HostResponseOutparam},
     p3,
 };
 
@@ -197,13 +200,17 @@ impl Call {
     {
         let handler = &self.handler;
         let mut taken = None;
+        let mut answered = true;
         // Declared after the instance, and so dropped before it: whoever finds the instance gone also finds why.
         let end = End(self);
         let guest = async {
             let instance = taken.insert(handler.instances.take().await.ok_or(NoRoom)?);
             let (store, proxy) = instance.started(&handler.instances.export).await?;
             match proxy {
-                Proxy::P2(proxy) => call_p2(proxy, store, request, sender).await,
+                Proxy::P2(proxy) => {
+                    answered = call_p2(proxy, store, request, sender).await?;
+                    Ok(())
+                }
                 Proxy::P3(service) => self.call_p3(service, store, request, sender).await,
             }
         };
@@ -220,6 +227,7 @@ impl Call {
         let outcome = self.judge(result.as_ref(), limits);
         end.set(outcome);
         if outcome == Outcome::Done
+            && answered
             && let Some(instance) = taken.take()
         {
             handler.instances.give_back(instance);
@@ -413,12 +421,14 @@ async fn turn() {
     .await;
 }
 
+/// Calls the handler. False if it returned and kept what it should have answered with: nobody may wait for that, and such a
+/// guest is not asked again (StarlingMonkey's `fetch` event serves once, and then does this).
 async fn call_p2<B>(
     proxy: &p2::bindings::Proxy,
     store: &mut Store<StoreState>,
     request: Request<B>,
     sender: oneshot::Sender<Head>,
-) -> wasmtime::Result<()>
+) -> wasmtime::Result<bool>
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<wasmtime_wasi_http::Error>,
@@ -432,10 +442,19 @@ where
     let out = http.new_response_outparam_from_callback(move |head| {
         let _ = sender.send(head.map_err(|code| code.to_string()));
     })?;
+    let unanswered = out.rep();
     proxy
         .wasi_http_incoming_handler()
-        .call_handle(store, request, out)
-        .await
+        .call_handle(&mut *store, request, out)
+        .await?;
+    // What was answered with is gone from the table; its number may be another resource's by now.
+    let unanswered = Resource::<HostResponseOutparam>::new_own(unanswered);
+    let table = store.data_mut().http().table;
+    if table.get(&unanswered).is_err() {
+        return Ok(true);
+    }
+    table.delete(unanswered)?;
+    Ok(false)
 }
 
 impl Drop for Call {

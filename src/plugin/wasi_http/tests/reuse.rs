@@ -96,6 +96,39 @@ async fn an_instance_that_trapped_is_not_used_again() {
     }
 }
 
+/// Returns and keeps what it should answer with; traps when it is called again.
+const SILENT: &str = r#"(component
+    (import "wasi:http/types@0.2.0" (instance $types
+        (export "incoming-request" (type (sub resource)))
+        (export "response-outparam" (type (sub resource)))))
+    (alias export $types "incoming-request" (type $request))
+    (alias export $types "response-outparam" (type $out))
+    (core module $m
+        (global $called (mut i32) (i32.const 0))
+        (func (export "handle") (param i32 i32)
+            (if (global.get $called) (then (unreachable)))
+            (global.set $called (i32.const 1))))
+    (core instance $i (instantiate $m))
+    (func $handle (param "request" (own $request)) (param "response-out" (own $out))
+        (canon lift (core func $i "handle")))
+    (instance $handler (export "handle" (func $handle)))
+    (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))"#;
+
+#[tokio::test]
+async fn an_instance_that_keeps_its_answer_is_not_used_again_and_nobody_waits_for_it() {
+    let world = World::new().await;
+    let mut kit = world.kit("silent", &[("host", "silent")]);
+    kit.workload.components[0].reuse = Some(reuse(1));
+    let _served = world.serve(kit, &wat::parse_str(SILENT).unwrap()).await;
+    for _ in 0..3 {
+        let response = world.get("silent", "/").await;
+        assert!(response.contains("gave no answer"), "{response}");
+        until(|| world.counts("silent").in_flight == 0).await;
+    }
+    let counts = world.counts("silent");
+    assert_eq!((counts.unanswered, counts.trapped), (3, 0));
+}
+
 #[tokio::test]
 async fn a_component_that_awaits_serves_several_requests_at_once() {
     let world = World::new().await;
