@@ -1,8 +1,9 @@
 //! The Wasmtime engine: compiles components off the async threads, keeps the machine code on disk, and bounds what an
 //! instance may use.
 //!
-//! There are two engines in one, since supporting component-model concurrency costs every call: one without it for
-//! components that use only WASI 0.2, one with it for the rest. What a component imports and exports decides.
+//! There are several engines in one. Supporting component-model concurrency costs every call, so there is one without it for
+//! components that use only WASI 0.2 and one with it for the rest: what a component imports and exports decides. Counting
+//! [fuel](Flavor::is_metered) costs every instruction, so there are two more for those that asked for it.
 //!
 //! Not here: what instances see of the host (plugins), and when they are made (the plugins that call them).
 
@@ -14,6 +15,7 @@ mod config;
 mod inspect;
 mod limits;
 mod memo;
+mod metered;
 mod room;
 #[cfg(test)]
 mod tests;
@@ -33,18 +35,50 @@ pub use memo::Memo;
 pub use room::{Full, Place, Room};
 pub use ticker::TICK;
 
-/// Which of the two engines a component was compiled for.
+/// Which of the engines a component was compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Flavor {
     /// Without component-model concurrency: faster, enough for WASI 0.2.
     Plain,
     /// With it: needed for WASI 0.3 and every async import or export.
     Concurrent,
+    /// As [`Flavor::Plain`], and what it executes is counted.
+    PlainMetered,
+    /// As [`Flavor::Concurrent`], and what it executes is counted.
+    ConcurrentMetered,
 }
 
 impl Flavor {
-    /// Both, in the order of how common they are.
-    pub const ALL: [Self; 2] = [Self::Plain, Self::Concurrent];
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::Plain,
+        Self::Concurrent,
+        Self::PlainMetered,
+        Self::ConcurrentMetered,
+    ];
+
+    /// Whether it has component-model concurrency.
+    #[must_use]
+    pub const fn is_concurrent(self) -> bool {
+        matches!(self, Self::Concurrent | Self::ConcurrentMetered)
+    }
+
+    /// Whether what a component executes is counted: it needs fuel for about each of its instructions, and traps where that
+    /// ends. Its stores begin with none.
+    #[must_use]
+    pub const fn is_metered(self) -> bool {
+        matches!(self, Self::PlainMetered | Self::ConcurrentMetered)
+    }
+
+    /// The same with counting.
+    #[must_use]
+    pub(crate) const fn metered(self) -> Self {
+        if self.is_concurrent() {
+            Self::ConcurrentMetered
+        } else {
+            Self::PlainMetered
+        }
+    }
 
     /// A short word for file names and logs.
     #[must_use]
@@ -52,6 +86,8 @@ impl Flavor {
         match self {
             Self::Plain => "plain",
             Self::Concurrent => "concurrent",
+            Self::PlainMetered => "plain-metered",
+            Self::ConcurrentMetered => "concurrent-metered",
         }
     }
 }
@@ -104,7 +140,8 @@ struct Inner {
     concurrent: wasmtime::Engine,
     max_memory: usize,
     pooled: bool,
-    rooms: [Arc<Room>; 2],
+    metered: metered::Metered,
+    rooms: [Arc<Room>; 4],
     compiler: compile::Compiler,
 }
 
@@ -124,9 +161,26 @@ impl Engine {
     /// # Errors
     /// [`CompileError`]: the bytes are no component, Wasmtime refuses them, or they cannot be read.
     pub async fn compile(&self, fetched: &Fetched) -> Result<Compiled, CompileError> {
+        self.compile_one(fetched, false).await
+    }
+
+    /// The same for a component whose instructions are to be [counted](Flavor::is_metered). What is cached and shared is
+    /// another thing than without.
+    ///
+    /// # Errors
+    /// [`CompileError`], also if no engine that counts can be made.
+    pub async fn compile_metered(&self, fetched: &Fetched) -> Result<Compiled, CompileError> {
+        self.compile_one(fetched, true).await
+    }
+
+    async fn compile_one(
+        &self,
+        fetched: &Fetched,
+        metered: bool,
+    ) -> Result<Compiled, CompileError> {
         let input = compile::Input::One(fetched.content.clone());
-        let digest = fetched.digest.clone();
-        self.0.compiler.compile(self.clone(), digest, input).await
+        let key = (fetched.digest.clone(), metered);
+        self.0.compiler.compile(self.clone(), key, input).await
     }
 
     /// Links components into one and compiles that, or loads it from the cache.
@@ -138,9 +192,28 @@ impl Engine {
     /// # Errors
     /// [`CompileError`], of a part, of how the parts fit, or of the whole.
     pub async fn compose(&self, composition: Composition) -> Result<Compiled, CompileError> {
-        let digest = composition.digest();
+        self.compose_all(composition, false).await
+    }
+
+    /// The same, and the instructions of all parts are [counted](Flavor::is_metered) together.
+    ///
+    /// # Errors
+    /// [`CompileError`], also if no engine that counts can be made.
+    pub async fn compose_metered(
+        &self,
+        composition: Composition,
+    ) -> Result<Compiled, CompileError> {
+        self.compose_all(composition, true).await
+    }
+
+    async fn compose_all(
+        &self,
+        composition: Composition,
+        metered: bool,
+    ) -> Result<Compiled, CompileError> {
+        let key = (composition.digest(), metered);
         let input = compile::Input::Many(Arc::new(composition));
-        self.0.compiler.compile(self.clone(), digest, input).await
+        self.0.compiler.compile(self.clone(), key, input).await
     }
 
     /// What a component imports and exports, without compiling it: its form is checked, its content is not.
@@ -157,13 +230,26 @@ impl Engine {
         Linker::new(self.wasmtime(flavor))
     }
 
-    /// Wasmtime's own engine for components of one flavor.
+    /// Wasmtime's own engine for components of one flavor; one that counts is made now, if it is not yet.
+    ///
+    /// # Errors
+    /// [`CompileError::NotMetered`].
+    pub(crate) fn made(&self, flavor: Flavor) -> Result<&wasmtime::Engine, CompileError> {
+        match flavor {
+            Flavor::Plain => Ok(&self.0.plain),
+            Flavor::Concurrent => Ok(&self.0.concurrent),
+            Flavor::PlainMetered | Flavor::ConcurrentMetered => {
+                let made = self.0.metered.engine(flavor);
+                made.map_err(|why| CompileError::NotMetered(why.to_owned()))
+            }
+        }
+    }
+
+    /// Wasmtime's own engine for components of one flavor. If there is none that counts, one that does not: no component was
+    /// compiled for the former, and Wasmtime refuses to use it with the latter.
     #[must_use]
     pub fn wasmtime(&self, flavor: Flavor) -> &wasmtime::Engine {
-        match flavor {
-            Flavor::Plain => &self.0.plain,
-            Flavor::Concurrent => &self.0.concurrent,
-        }
+        self.made(flavor).unwrap_or(&self.0.plain)
     }
 
     /// Most linear memory, in bytes, of an instance whose component sets no limit of its own.
@@ -175,10 +261,12 @@ impl Engine {
     /// The room for instances of one flavor, which every instance should take a place in before it is made.
     #[must_use]
     pub fn room(&self, flavor: Flavor) -> &Arc<Room> {
-        let [plain, concurrent] = &self.0.rooms;
+        let [plain, concurrent, plain_metered, concurrent_metered] = &self.0.rooms;
         match flavor {
             Flavor::Plain => plain,
             Flavor::Concurrent => concurrent,
+            Flavor::PlainMetered => plain_metered,
+            Flavor::ConcurrentMetered => concurrent_metered,
         }
     }
 

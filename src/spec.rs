@@ -10,7 +10,14 @@ mod image;
 mod sockets;
 mod volume;
 
-use std::{collections::BTreeMap, fmt, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    num::{NonZeroU32, NonZeroU64},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use semver::Version;
@@ -90,6 +97,9 @@ pub struct Component {
     pub loopback_ports: Vec<LoopbackPort>,
     /// Most linear memory of one instance, in bytes; none means the engine's limit.
     pub memory_limit: Option<u64>,
+    /// Most that it may execute for one request, or in one run, in units of about an instruction; none means that nobody
+    /// counts. Instances of a component with fuel serve one request at a time.
+    pub fuel: Option<NonZeroU64>,
     /// Most time for one request, from its head to the end of the response; none means the server's default.
     pub request_timeout: Option<Duration>,
     /// The volumes that it sees.
@@ -282,6 +292,7 @@ impl fmt::Debug for Component {
             .field("allowed_names", &self.allowed_names)
             .field("loopback_ports", &self.loopback_ports)
             .field("memory_limit", &self.memory_limit)
+            .field("fuel", &self.fuel)
             .field("request_timeout", &self.request_timeout)
             .field("reuse", &self.reuse)
             .field("max_instances", &self.max_instances)
@@ -320,6 +331,7 @@ mod tests {
             allowed_names: Vec::new(),
             loopback_ports: Vec::new(),
             memory_limit: None,
+            fuel: None,
             request_timeout: None,
             reuse: None,
             max_instances: None,

@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    num::NonZeroU32,
+    num::{NonZeroU32, NonZeroU64},
     str::FromStr,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -75,6 +75,9 @@ pub struct Service {
 pub struct LocalResources {
     /// Most linear memory of one instance, in bytes; none means the engine's limit.
     pub memory_limit: Option<u64>,
+    /// Most that it may execute for one request, or in one run, in units of about an instruction; none means that nobody
+    /// counts. What has fuel has no [`Reuse::max_concurrency`] above one.
+    pub fuel: Option<NonZeroU64>,
     /// Values of `wasi:config`, over those of the interface.
     pub config: HashMap<String, String>,
     /// Environment variables.
@@ -211,6 +214,15 @@ impl Component {
             )));
         }
         let at = |field: &str| format!("{path}.{field}");
+        if let (Some(_), Some(reuse)) = (resources.fuel, self.reuse)
+            && reuse.max_concurrency.get() > 1
+        {
+            return Err(invalid(format!(
+                "{path}.reuse.max_concurrency is {} and {path}.local_resources.fuel is given, but fuel is counted for an \
+                 instance; let it serve one request at a time",
+                reuse.max_concurrency
+            )));
+        }
         let allowed_hosts = parsed::<AllowedHost>(&at("allowed_hosts"), &resources.allowed_hosts)?;
         let allowed_names = parsed::<AllowedName>(
             &at("allowed_ip_name_lookups"),
@@ -229,6 +241,7 @@ impl Component {
             allowed_names,
             loopback_ports,
             memory_limit: resources.memory_limit,
+            fuel: resources.fuel,
             request_timeout: self.request_timeout,
             reuse: self.reuse,
             max_instances: self.max_instances,

@@ -8,7 +8,9 @@ use std::{
     thread,
 };
 
-use super::{Engine, Flavor, Inner, Room, cache::Cache, compile::Compiler, config, ticker};
+use super::{
+    Engine, Flavor, Inner, Room, cache::Cache, compile::Compiler, config, metered::Metered, ticker,
+};
 
 /// Whether instances come from a pool of slots that are mapped ahead of time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -117,7 +119,7 @@ impl EngineBuilder {
     /// Makes the engine.
     ///
     /// # Limits
-    /// Each pool reserves address space, not memory: about 4 GiB for each linear memory, 2 MiB for each stack. A slot that
+    /// There is a pool for each [`Flavor`]; those that count fuel are made when the first component needs them. Each pool reserves address space, not memory: about 4 GiB for each linear memory, 2 MiB for each stack. A slot that
     /// has been used keeps at most 1 MiB of dirty linear memory and 64 KiB of tables; what a guest dirties beyond is
     /// returned to the system after each instance. A guest's own stack is 512 KiB.
     ///
@@ -129,7 +131,8 @@ impl EngineBuilder {
             .map_err(EngineError::Configure)?;
         let concurrent = config::engine(Flavor::Concurrent, self.max_instances, self.pooling)
             .map_err(EngineError::Configure)?;
-        ticker::start(&[&plain.engine, &concurrent.engine]).map_err(EngineError::Thread)?;
+        let ticker =
+            ticker::start(&[&plain.engine, &concurrent.engine]).map_err(EngineError::Thread)?;
         let threads = self
             .compile_threads
             .or_else(|| thread::available_parallelism().ok())
@@ -140,7 +143,8 @@ impl EngineBuilder {
             plain: plain.engine,
             concurrent: concurrent.engine,
             max_memory: usize::try_from(self.max_memory).unwrap_or(usize::MAX),
-            rooms: [(); 2].map(|()| Arc::new(Room::new(self.max_instances))),
+            metered: Metered::new(self.max_instances, self.pooling, ticker),
+            rooms: [(); 4].map(|()| Arc::new(Room::new(self.max_instances))),
             compiler,
         })))
     }

@@ -89,6 +89,9 @@ pub enum CompileError {
     /// The components cannot be linked into one.
     #[error("the components cannot be linked into one: {0}")]
     Uncomposable(String),
+    /// It is to be counted what the component executes, and there can be no engine that does.
+    #[error("there can be no engine that counts fuel: {0}")]
+    NotMetered(String),
     /// The process is ending.
     #[error("the compile was given up because the process is ending")]
     Cancelled,
@@ -100,7 +103,9 @@ impl CompileError {
     pub const fn reason(&self) -> Reason {
         match self {
             Self::Empty | Self::NotWasm { .. } | Self::CoreModule => Reason::NotAComponent,
-            Self::Refused(_) | Self::Unreadable { .. } | Self::Cancelled => Reason::CompileFailed,
+            Self::Refused(_) | Self::Unreadable { .. } | Self::NotMetered(_) | Self::Cancelled => {
+                Reason::CompileFailed
+            }
             Self::Unfit { .. } | Self::Uncomposable(_) => Reason::ImportNotSatisfied,
             Self::Part { error, .. } => error.reason(),
         }
@@ -150,11 +155,14 @@ pub(super) struct Compiler {
 
 type Outcome = Result<Compiled, CompileError>;
 
+/// A component's digest, and whether what it executes is counted.
+pub(super) type Key = (Digest, bool);
+
 /// What is in memory or on its way there.
 #[derive(Default)]
 struct Known {
-    live: HashMap<Digest, Weak<CompiledParts>>,
-    flights: HashMap<Digest, Shared<BoxFuture<'static, Outcome>>>,
+    live: HashMap<Key, Weak<CompiledParts>>,
+    flights: HashMap<Key, Shared<BoxFuture<'static, Outcome>>>,
 }
 
 impl Compiler {
@@ -173,18 +181,18 @@ impl Compiler {
         })
     }
 
-    /// The component of this digest: the one that is in memory, the one that is being compiled, or a new one.
-    pub async fn compile(&self, engine: Engine, digest: Digest, input: Input) -> Outcome {
+    /// The component of this key: the one that is in memory, the one that is being compiled, or a new one.
+    pub async fn compile(&self, engine: Engine, key: Key, input: Input) -> Outcome {
         let flight = {
             let mut known = lock(&self.known);
-            if let Some(parts) = known.live.get(&digest).and_then(Weak::upgrade) {
+            if let Some(parts) = known.live.get(&key).and_then(Weak::upgrade) {
                 return Ok(Compiled(parts));
             }
-            match known.flights.get(&digest) {
+            match known.flights.get(&key) {
                 Some(flight) => flight.clone(),
                 None => {
-                    let flight = self.start(engine, digest.clone(), input);
-                    known.flights.insert(digest, flight.clone());
+                    let flight = self.start(engine, key.clone(), input);
+                    known.flights.insert(key, flight.clone());
                     flight
                 }
             }
@@ -193,15 +201,10 @@ impl Compiler {
     }
 
     /// Starts a compile as a task of its own, which therefore ends even if nobody waits for it any more.
-    fn start(
-        &self,
-        engine: Engine,
-        digest: Digest,
-        input: Input,
-    ) -> Shared<BoxFuture<'static, Outcome>> {
+    fn start(&self, engine: Engine, key: Key, input: Input) -> Shared<BoxFuture<'static, Outcome>> {
         let job = Job {
             engine,
-            digest,
+            key,
             input,
             cache: self.cache.clone(),
             threads: self.threads.clone(),
@@ -209,13 +212,13 @@ impl Compiler {
         };
         let known = self.known.clone();
         let task = tokio::spawn(async move {
-            let digest = job.digest.clone();
+            let key = job.key.clone();
             let outcome = job.run().await;
             let mut known = lock(&known);
-            known.flights.remove(&digest);
+            known.flights.remove(&key);
             known.live.retain(|_, parts| parts.strong_count() > 0);
             if let Ok(compiled) = &outcome {
-                known.live.insert(digest, Arc::downgrade(&compiled.0));
+                known.live.insert(key, Arc::downgrade(&compiled.0));
             }
             outcome
         });
@@ -246,7 +249,7 @@ impl Input {
 /// One compile.
 struct Job {
     engine: Engine,
-    digest: Digest,
+    key: Key,
     input: Input,
     cache: Option<Cache>,
     threads: Arc<ThreadPool>,
@@ -257,7 +260,7 @@ impl Job {
     async fn run(self) -> Outcome {
         let Self {
             engine,
-            digest,
+            key: (digest, metered),
             input,
             cache,
             threads,
@@ -266,7 +269,7 @@ impl Job {
         if let Some(cache) = cache.clone() {
             let (engine, wanted) = (engine.clone(), digest.clone());
             // Not on the compiler's threads: what is cached must not wait for what is not.
-            let cached = blocking(move || load_cached(&cache, &engine, &wanted)).await?;
+            let cached = blocking(move || load_cached(&cache, &engine, &wanted, metered)).await?;
             if let Some((component, flavor)) = cached {
                 return Ok(finish(digest, component, flavor));
             }
@@ -279,7 +282,7 @@ impl Job {
         threads.spawn(move || {
             // A panic of the compiler is this component's failure, not the process'.
             let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
-                compile(&engine, digest, &input, cache.as_ref())
+                compile(&engine, (digest, metered), &input, cache.as_ref())
             }));
             drop(permit);
             let _ = sender.send(outcome.unwrap_or_else(|_| {
@@ -298,12 +301,21 @@ async fn blocking<T: Send + 'static>(
         .map_err(|_| CompileError::Cancelled)
 }
 
-/// What the cache has. Which of the two engines a component needs follows from its bytes, so a digest has a file for one only;
-/// this saves reading the bytes.
-fn load_cached(cache: &Cache, engine: &Engine, digest: &Digest) -> Option<(Component, Flavor)> {
-    Flavor::ALL.into_iter().find_map(|flavor| {
-        let path = cache.path(digest, flavor, engine.wasmtime(flavor));
-        match Cache::load(&path, engine.wasmtime(flavor)) {
+/// What the cache has. Whether a component needs concurrency follows from its bytes, so a digest has a file for one of the
+/// engines only, counting or not; this saves reading the bytes.
+fn load_cached(
+    cache: &Cache,
+    engine: &Engine,
+    digest: &Digest,
+    metered: bool,
+) -> Option<(Component, Flavor)> {
+    let mut flavors = Flavor::ALL
+        .into_iter()
+        .filter(|f| f.is_metered() == metered);
+    flavors.find_map(|flavor| {
+        let engine = engine.made(flavor).ok()?;
+        let path = cache.path(digest, flavor, engine);
+        match Cache::load(&path, engine) {
             Ok(component) => component.map(|component| (component, flavor)),
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "cached machine code is useless; compiling again");
@@ -314,10 +326,19 @@ fn load_cached(cache: &Cache, engine: &Engine, digest: &Digest) -> Option<(Compo
 }
 
 /// Compiles and caches.
-fn compile(engine: &Engine, digest: Digest, input: &Input, cache: Option<&Cache>) -> Outcome {
+fn compile(
+    engine: &Engine,
+    (digest, metered): Key,
+    input: &Input,
+    cache: Option<&Cache>,
+) -> Outcome {
     let bytes = input.bytes()?;
-    let flavor = inspect::flavor(&bytes);
-    let component = Component::new(engine.wasmtime(flavor), &bytes).map_err(|error| {
+    let mut flavor = inspect::flavor(&bytes);
+    if metered {
+        flavor = flavor.metered();
+    }
+    let engine = engine.made(flavor)?;
+    let component = Component::new(engine, &bytes).map_err(|error| {
         let why = format!("{error:#}");
         match input {
             Input::One(_) => CompileError::Refused(why),
@@ -326,7 +347,7 @@ fn compile(engine: &Engine, digest: Digest, input: &Input, cache: Option<&Cache>
         }
     })?;
     let cached = cache.and_then(|cache| {
-        let path = cache.path(&digest, flavor, engine.wasmtime(flavor));
+        let path = cache.path(&digest, flavor, engine);
         Cache::store(&path, &component)
             .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "machine code is not cached"))
             .ok()

@@ -1,4 +1,4 @@
-//! Wasmtime's configuration: two flavors, a pool where the machine has room for one, and what keeps a request cheap.
+//! Wasmtime's configuration: its flavors, a pool where the machine has room for one, and what keeps a request cheap.
 
 use wasmtime::{
     Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails,
@@ -84,11 +84,12 @@ fn pooled(flavor: Flavor, instances: u32, scan: Enabled) -> wasmtime::Result<was
     Ok(engine)
 }
 
-/// What both flavors have in common.
+/// What all flavors have in common, and what tells them apart.
 fn base(flavor: Flavor) -> Config {
     let mut config = Config::new();
     config
-        .concurrency_support(flavor == Flavor::Concurrent)
+        .concurrency_support(flavor.is_concurrent())
+        .consume_fuel(flavor.is_metered())
         .epoch_interruption(true)
         .max_wasm_stack(GUEST_STACK)
         .async_stack_size(FIBER_STACK)

@@ -77,6 +77,12 @@ impl Room {
         self.used.load(Ordering::Relaxed).min(self.limit)
     }
 
+    /// How many wait for a place.
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     /// Tells one of those who wait to look again.
     pub fn wake_one(&self) {
         if self.waiting.load(Ordering::Acquire) > 0 {

@@ -202,3 +202,42 @@ async fn without_a_pool_components_run_too() {
     let compiled = engine.compile(&fetched(wat(WAT))).await.unwrap();
     assert_eq!(call(&engine, &compiled).await, 7);
 }
+
+#[tokio::test]
+async fn what_is_counted_is_compiled_and_cached_by_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = || {
+        Engine::builder()
+            .cache_dir(directory.path())
+            .build()
+            .unwrap()
+    };
+    let bytes = fetched(wat(WAT));
+    let first = engine();
+    let (plain, metered) = (
+        first.compile(&bytes).await.unwrap(),
+        first.compile_metered(&bytes).await.unwrap(),
+    );
+    assert_eq!(
+        (plain.flavor, metered.flavor),
+        (Flavor::Plain, Flavor::PlainMetered)
+    );
+    assert_eq!(plain.digest, metered.digest);
+    let names = || {
+        let files = std::fs::read_dir(directory.path()).unwrap();
+        let mut names: Vec<String> = files
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort_unstable();
+        names
+    };
+    let written = names();
+    assert_eq!(written.len(), 2, "{written:?}");
+    assert!(written.iter().any(|name| name.contains(".plain-metered.")));
+    // Both are found again.
+    let second = engine();
+    assert_eq!(second.compile(&bytes).await.unwrap().flavor, Flavor::Plain);
+    let again = second.compile_metered(&bytes).await.unwrap();
+    assert_eq!(again.flavor, Flavor::PlainMetered);
+    assert_eq!(names(), written);
+}

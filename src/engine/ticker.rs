@@ -1,6 +1,11 @@
 //! The clock by which a guest that does not return is interrupted.
 
-use std::{io, thread, time::Duration};
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
+};
 
 use wasmtime::EngineWeak;
 
@@ -10,16 +15,28 @@ use wasmtime::EngineWeak;
 /// wakes a thread of an otherwise idle process, and a yield costs a spinning guest about a microsecond.
 pub const TICK: Duration = Duration::from_millis(5);
 
-/// Starts the thread that advances the epoch of `engines` until all of them are gone.
-pub(super) fn start(engines: &[&wasmtime::Engine]) -> io::Result<()> {
+/// The engines that the clock ticks for.
+pub(super) struct Ticker(Arc<Mutex<Vec<EngineWeak>>>);
+
+impl Ticker {
+    /// Ticks for one more engine; one of the earlier ones has to live still.
+    pub fn add(&self, engine: &wasmtime::Engine) {
+        lock(&self.0).push(engine.weak());
+    }
+}
+
+/// Starts the thread that advances the epoch of `engines`, and of those that are added, until all of them are gone.
+pub(super) fn start(engines: &[&wasmtime::Engine]) -> io::Result<Ticker> {
     let engines: Vec<EngineWeak> = engines.iter().map(|engine| engine.weak()).collect();
+    let engines = Arc::new(Mutex::new(engines));
+    let ticker = Ticker(engines.clone());
     thread::Builder::new()
         .name("washlet-tick".to_owned())
         .spawn(move || {
             loop {
                 thread::sleep(TICK);
                 let mut alive = false;
-                for engine in engines.iter().filter_map(EngineWeak::upgrade) {
+                for engine in lock(&engines).iter().filter_map(EngineWeak::upgrade) {
                     engine.increment_epoch();
                     alive = true;
                 }
@@ -28,5 +45,10 @@ pub(super) fn start(engines: &[&wasmtime::Engine]) -> io::Result<()> {
                 }
             }
         })?;
-    Ok(())
+    Ok(ticker)
+}
+
+fn lock(engines: &Mutex<Vec<EngineWeak>>) -> MutexGuard<'_, Vec<EngineWeak>> {
+    // A list that is only pushed to is whole whatever panicked.
+    engines.lock().unwrap_or_else(PoisonError::into_inner)
 }

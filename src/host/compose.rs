@@ -105,7 +105,12 @@ async fn whole(
         wires: group.wires.clone(),
     };
     let components: Vec<&spec::Component> = parts().map(|(component, _)| component).collect();
-    let compiled = shared.engine.compose(composition).await;
+    // One with fuel and one without are refused.
+    let compiled = if components.iter().any(|component| component.fuel.is_some()) {
+        shared.engine.compose_metered(composition).await
+    } else {
+        shared.engine.compose(composition).await
+    };
     compiled.map_err(|error| blame(&components, error))
 }
 
@@ -114,7 +119,10 @@ async fn single(
     component: &spec::Component,
     fetched: &Fetched,
 ) -> Result<Compiled, Fault> {
-    let compiled = shared.engine.compile(fetched).await;
+    let compiled = match component.fuel {
+        Some(_) => shared.engine.compile_metered(fetched).await,
+        None => shared.engine.compile(fetched).await,
+    };
     compiled.map_err(|error| error.fault(&component.name, &component.source))
 }
 

@@ -4,7 +4,7 @@
 //! becomes the whole's only where no other part could use it for more than its own: either one part alone imports what leads
 //! to it, or all that do are granted the same. Else [`merge`] refuses; two grants never become one.
 
-use std::sync::Arc;
+use std::{num::NonZeroU64, sync::Arc};
 
 use crate::{
     fault::{Fault, Reason, Stage},
@@ -83,10 +83,11 @@ fn is_of_sockets(import: &InterfaceId) -> bool {
 }
 
 /// The whole that these parts become, as a component of the workload: it has the first one's name and time, and memory for
-/// all of them, since a limit is on all memories of an instance together. `default_memory` is for those without a limit.
+/// all of them, since a limit is on all memories of an instance together; and so with fuel. `default_memory` is for those
+/// without a limit.
 ///
 /// # Errors
-/// A fault that names two parts and the grant in which they differ.
+/// A fault that names two parts and the grant in which they differ, or of which one alone has fuel.
 pub(super) fn merge(
     parts: &[Part<'_>],
     default_memory: u64,
@@ -108,6 +109,7 @@ pub(super) fn merge(
         loopback_ports: _,
         mounts: _,
         memory_limit: _,
+        fuel: _,
         request_timeout,
         reuse,
         max_instances,
@@ -125,6 +127,7 @@ pub(super) fn merge(
                 .map(|part| part.component.memory_limit.unwrap_or(default_memory))
                 .fold(0, u64::saturating_add),
         ),
+        fuel: fuel(parts)?,
         request_timeout: *request_timeout,
         allowed_names: Vec::new(),
         loopback_ports: Vec::new(),
@@ -149,6 +152,22 @@ pub(super) fn merge(
         (grant.take)(&mut whole, first.component);
     }
     Ok(Some(whole))
+}
+
+/// The fuel of the whole, which is counted as one: that of all parts together, if they have any.
+fn fuel(parts: &[Part<'_>]) -> Result<Option<NonZeroU64>, Fault> {
+    let without = parts.iter().find(|part| part.component.fuel.is_none());
+    let with = parts.iter().find(|part| part.component.fuel.is_some());
+    if let (Some(without), Some(with)) = (without, with) {
+        let message = format!(
+            "components \"{}\" and \"{}\" are linked into one, whose fuel is counted as one, but only \"{}\" has \
+             localResources.fuel; give it to both, or to none",
+            with.component.name, without.component.name, with.component.name
+        );
+        return Err(Fault::new(Stage::Link, Reason::UnsupportedSpec, message));
+    }
+    let all = parts.iter().filter_map(|part| part.component.fuel);
+    Ok(all.reduce(|sum, more| sum.saturating_add(more.get())))
 }
 
 fn conflict(field: &str, import: &InterfaceId, one: &Part<'_>, other: &Part<'_>) -> Fault {
@@ -261,6 +280,26 @@ mod tests {
             }
             assert!(!fault.message.contains("of front"), "no value: {fault}");
         }
+    }
+
+    #[test]
+    fn fuel_is_for_all_parts_or_for_none() {
+        let (mut front, mut back) = (granted("front"), granted("back"));
+        front.fuel = NonZeroU64::new(30);
+        let fault = merged(&[(&front, &[]), (&back, &[])]).unwrap_err();
+        assert_eq!(fault.reason, Reason::UnsupportedSpec);
+        for text in [
+            "\"front\" and \"back\"",
+            "only \"front\" has localResources.fuel",
+        ] {
+            assert!(fault.message.contains(text), "{text}: {fault}");
+        }
+        back.fuel = NonZeroU64::new(12);
+        let whole = merged(&[(&front, &[]), (&back, &[])]).unwrap();
+        assert_eq!(whole.fuel, NonZeroU64::new(42));
+        back.fuel = Some(NonZeroU64::MAX);
+        let whole = merged(&[(&front, &[]), (&back, &[])]).unwrap();
+        assert_eq!(whole.fuel, Some(NonZeroU64::MAX));
     }
 
     #[test]

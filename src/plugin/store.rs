@@ -3,7 +3,7 @@
 //! A store is made for each request, so everything that is the same for all instances of a component is decided once, in its
 //! [`StoreTemplate`], and shared; what most components never touch is made when they do.
 
-use std::{any::Any, fmt, sync::Arc};
+use std::{any::Any, fmt, num::NonZeroU64, sync::Arc};
 
 use wasmtime::{Store, UpdateDeadline, component::ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -49,6 +49,8 @@ pub struct StoreTemplate {
 
 /// What all instances of a component have in common.
 struct Shared {
+    /// For each call, if what the component executes is counted.
+    fuel: Option<u64>,
     slots: Slots,
     wasi: WasiTemplate,
 }
@@ -122,6 +124,10 @@ impl StoreTemplate {
             #[cfg(feature = "wasi-http")]
             http: HttpState::new(&slots),
             shared: Arc::new(Shared {
+                fuel: compiled
+                    .flavor
+                    .is_metered()
+                    .then(|| component.fuel.map_or(u64::MAX, NonZeroU64::get)),
                 slots,
                 wasi: WasiTemplate::new(workload, component, preopens, grants),
             }),
@@ -155,6 +161,7 @@ impl StoreTemplate {
                 Box::pin(tokio::task::yield_now()),
             ))
         });
+        StoreState::refuel(&mut store);
         store
     }
 
@@ -178,9 +185,25 @@ impl StoreState {
         &self.limits
     }
 
-    /// Begins with the next call into an instance that is kept; see [`InstanceLimits::renew`].
-    pub fn renew(&mut self) {
-        self.limits.renew();
+    /// Begins with the next call into an instance that is kept: with new fuel, and see [`InstanceLimits::renew`].
+    pub fn renew(store: &mut Store<Self>) {
+        store.data_mut().limits.renew();
+        Self::refuel(store);
+    }
+
+    /// Gives the instance the fuel of one call, if it is counted.
+    pub fn refuel(store: &mut Store<Self>) {
+        if let Some(fuel) = store.data().shared.fuel {
+            // It fails only where nobody counts.
+            let _ = store.set_fuel(fuel);
+        }
+    }
+
+    /// The fuel that was used since it was last given; none if nobody counts.
+    #[must_use]
+    pub fn fuel_used(store: &Store<Self>) -> Option<u64> {
+        let given = store.data().shared.fuel?;
+        Some(given.saturating_sub(store.get_fuel().ok()?))
     }
 
     /// What the host functions of `wasi:sockets` work on.

@@ -81,7 +81,10 @@ impl Kit {
 
     /// Compiles the workload's only component, binds, and links it with WASI's base and the plugins.
     pub async fn link(&mut self, engine: &Engine, bytes: &[u8]) -> Result<Bound, Fault> {
-        let compiled = compile(engine, bytes).await;
+        let compiled = match self.workload.components[0].fuel {
+            Some(_) => engine.compile_metered(&fetched(bytes)).await.unwrap(),
+            None => compile(engine, bytes).await,
+        };
         self.facts[0].world = compiled.world.clone();
         self.facts[0].flavor = compiled.flavor;
         let binding = self.bind().await?;
@@ -138,6 +141,7 @@ pub(crate) fn workload(name: &str) -> spec::Workload {
             allowed_names: Vec::new(),
             loopback_ports: Vec::new(),
             memory_limit: None,
+            fuel: None,
             request_timeout: Some(Duration::from_secs(20)),
             reuse: None,
             max_instances: None,

@@ -15,7 +15,6 @@ use wasmtime_wasi::WasiCtx;
 
 use super::{ComponentFacts, StoreState};
 use crate::{
-    engine::Flavor,
     spec,
     wit::{InterfaceId, World},
 };
@@ -127,7 +126,7 @@ pub fn link(linker: &mut Linker<StoreState>, component: &ComponentFacts) -> wasm
         wasmtime_wasi::p2::add_to_linker_async(linker)?;
     }
     // Asynchronous host functions exist in the concurrent engine only, and who imports WASI 0.3 is compiled for that.
-    if component.flavor == Flavor::Concurrent && imports(3) {
+    if component.flavor.is_concurrent() && imports(3) {
         wasmtime_wasi::p3::add_to_linker(linker)?;
     }
     net::link(linker, component)
@@ -180,7 +179,7 @@ impl WasiTemplate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Engine;
+    use crate::engine::{Engine, Flavor};
 
     /// The interfaces of a world in this repository's WIT files, with all that they need.
     fn interfaces_of(folder: &str) -> Vec<String> {

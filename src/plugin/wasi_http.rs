@@ -40,6 +40,7 @@ mod tests;
 mod tls;
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     num::NonZeroUsize,
     sync::{Arc, Mutex},
@@ -52,12 +53,12 @@ use wasmtime::component::Linker;
 use super::{
     BindRequest, Binding, ComponentFacts, HostPlugin, PluginStartError, StoreState, interface_ids,
 };
-use crate::{engine::Flavor, fault::Fault, spec::BlockedNetwork, wit::World};
+use crate::{fault::Fault, spec::BlockedNetwork, wit::World};
 use egress::Outside;
 use listen::Listening;
 use serve::Ingress;
 
-pub use counters::HttpSnapshot;
+pub use counters::{HttpSnapshot, RefusedSnapshot};
 pub use egress::EgressSnapshot;
 pub(super) use egress::{HttpState, denial_counter};
 pub(super) use lane::slice_is_over;
@@ -254,11 +255,16 @@ impl HttpServer {
         self.ingress.close_all().await;
     }
 
-    /// HTTP/1.1 requests that were refused because of their head, see [`HttpServer::MAX_HEAD`]; it was not read so far as to know
-    /// whose they are.
+    /// Requests that were refused before they had found a workload.
     #[must_use]
-    pub fn large_heads(&self) -> u64 {
-        self.ingress.large_heads()
+    pub fn refused(&self) -> RefusedSnapshot {
+        self.ingress.refused.snapshot()
+    }
+
+    /// Counts of all workloads that are called here, by namespace and name.
+    #[must_use]
+    pub fn snapshots(&self) -> BTreeMap<(Arc<str>, Arc<str>), HttpSnapshot> {
+        self.ingress.snapshots()
     }
 
     /// Calls out of all workloads.
@@ -295,7 +301,7 @@ impl HostPlugin for HttpServer {
         if imports(&[TYPES_2, OUTGOING_2]) {
             wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
         }
-        if component.flavor == Flavor::Concurrent && imports(&[TYPES_3, CLIENT_3]) {
+        if component.flavor.is_concurrent() && imports(&[TYPES_3, CLIENT_3]) {
             wasmtime_wasi_http::p3::add_to_linker(linker)?;
         }
         Ok(())

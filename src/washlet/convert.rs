@@ -16,7 +16,14 @@ mod traffic;
 mod unobserved;
 mod volume;
 
-use std::{collections::HashSet, fmt, num::NonZeroU32, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    fmt,
+    num::{NonZeroU32, NonZeroU64},
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{spec, washlet::api};
 
@@ -193,6 +200,7 @@ impl Converter<'_> {
                 &local.allowed_host_loopback_ports,
             ),
             memory_limit: self.memory_limit(path, component.resources.as_ref()),
+            fuel: self.fuel(path, component, local.fuel),
             request_timeout: self.seconds(
                 &format!("{path}.requestTimeoutSeconds"),
                 component.request_timeout_seconds,
@@ -205,6 +213,26 @@ impl Converter<'_> {
             mounts: self.mounts(path, &local.volume_mounts, volumes),
             role: spec::Role::Component,
         }
+    }
+
+    fn fuel(
+        &mut self,
+        path: &str,
+        component: &api::Component,
+        fuel: Option<i64>,
+    ) -> Option<NonZeroU64> {
+        let value = fuel?;
+        let fuel = u64::try_from(value).ok().and_then(NonZeroU64::new);
+        let at = format!("{path}.localResources.fuel");
+        if fuel.is_none() {
+            let text = format!("{value} is not positive; leave it out if nothing is to be counted");
+            self.problems.invalid(at, text);
+        } else if component.max_concurrency.is_some_and(|most| most > 1) {
+            let text = "is counted for an instance, not for each of the requests that one serves at the same time; \
+                        leave it out, or `maxConcurrency`";
+            self.problems.invalid(at, text);
+        }
+        fuel
     }
 
     fn reuse(&mut self, path: &str, component: &api::Component) -> Option<spec::Reuse> {

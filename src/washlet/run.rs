@@ -24,7 +24,10 @@ use super::{
     shutdown::Shutdown,
     standard::{Http, SetupError, Standard},
 };
-use crate::{host::Host, spec};
+use crate::{
+    host::Host,
+    spec::{self, BlockedNetwork},
+};
 
 pub use manifest::{ManifestError, Problem};
 pub use screen::Screen;
@@ -49,6 +52,8 @@ pub struct Config {
     pub host_path_roots: Vec<PathBuf>,
     /// Whether components may be granted ports of this machine's loopback.
     pub allow_host_loopback: bool,
+    /// Networks that no component may connect to.
+    pub block_networks: Vec<BlockedNetwork>,
     /// Whether to take over changed files; never with standard input among the paths.
     pub watch: bool,
     /// The terminal for the live table; without one, plain lines are printed.
@@ -90,7 +95,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<u8, RunError> {
         .clone()
         .unwrap_or_else(|| temporary.path().to_owned());
     let standard = Standard {
-        block_networks: Vec::new(),
+        block_networks: config.block_networks,
         id: None,
         http: config.http,
         state_dir: &state,

@@ -114,6 +114,18 @@ async fn a_crash_loop_waits_as_the_kubelets_does() -> Result<()> {
         )?;
         has_event(ns, "BackOff").await?;
 
+        let table = ns.kubectl(&["get", "ww", "app"]).await?;
+        let mut lines = table.lines().map(str::split_whitespace);
+        let (heads, cells) = (lines.next(), lines.next());
+        let columns: Vec<_> = heads
+            .into_iter()
+            .flatten()
+            .zip(cells.into_iter().flatten())
+            .collect();
+        for column in [("IMAGE", image.as_str()), ("RESTARTS", "1")] {
+            ensure!(columns.contains(&column), "{column:?} is not in:\n{table}");
+        }
+
         // A status is written at most once a second.
         until(ns, START, restarts(2)).await?;
         let second = at.elapsed().as_secs_f64();

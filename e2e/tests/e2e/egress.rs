@@ -1,6 +1,6 @@
 //! Calls out: connections are kept, and who is denied one is told why where people look.
 
-use std::sync::atomic::Ordering;
+use std::{fs, sync::atomic::Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
@@ -8,7 +8,7 @@ use washlet_e2e::{eventually, with_namespace};
 
 use crate::{
     capabilities::outside,
-    local::{Local, workload},
+    local::{Local, folder, path, workload, yaml},
     stage::{HEAL, START, Stage, ready, says},
 };
 
@@ -31,6 +31,21 @@ async fn a_hundred_calls_need_few_connections() -> Result<()> {
         ensure!(opened <= most, "{guest}: {opened} connections");
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn washlet_run_blocks_networks_too() -> Result<()> {
+    let (address, connections) = outside().await?;
+    let allowed = json!({"localResources": {"allowedHosts": [address]}});
+    let file = folder("run")?.join("calls.yaml");
+    fs::write(&file, yaml(&[workload("calls", "fetch", allowed)]))?;
+    let local = Local::start(&["--block-network", "127.0.0.0/8", path(&file)?]).await?;
+    local.ready(&["calls"]).await?;
+    let path = format!("/?url=http://{address}/");
+    let prohibited = (502, "DestinationIpProhibited\n");
+    local.expect("calls.test", &path, prohibited).await?;
+    ensure!(connections.load(Ordering::Relaxed) == 0);
+    local.says("127.0.0.0/8").await
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@
 //! - `kinds`: the kinds beside Workload and Host, and how they are scaled.
 //! - `languages`: components in C, JavaScript and Python.
 //! - `main_job`: a Workload from apply to delete.
+//! - `metrics`: failed requests are counted by reason.
 //! - `node`: what an agent tells about its node and itself.
 //! - `outage`: what goes away comes back.
 //! - `policy`: what rights keep people, agents and thieves from.
@@ -43,6 +44,7 @@ mod languages;
 mod load;
 mod local;
 mod main_job;
+mod metrics;
 mod node;
 mod outage;
 mod playground;

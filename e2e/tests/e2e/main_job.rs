@@ -23,6 +23,7 @@ async fn a_workload_is_pulled_served_and_reported() -> Result<()> {
             "REASON",
             "HOST",
             "IMAGE",
+            "RESTARTS",
             "AGE",
             "True",
             stage.agent.node(),

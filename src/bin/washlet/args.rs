@@ -239,6 +239,11 @@ pub struct RunArgs {
     #[arg(long)]
     pub allow_host_loopback: bool,
 
+    /// Network that no component may connect to, whatever its allowedHosts say: in CIDR notation, or `private` for every address
+    /// that is not a public one. May be repeated or a list with commas [default: none].
+    #[arg(long = "block-network", value_name = "CIDR", value_delimiter = ',')]
+    pub block_networks: Vec<BlockedNetwork>,
+
     /// Take over changed files; the default.
     #[arg(long, overrides_with = "no_watch")]
     pub watch: bool,
@@ -349,6 +354,7 @@ impl RunArgs {
             registry_certs_dir,
             host_path_roots,
             allow_host_loopback,
+            block_networks,
             watch: _,
             no_watch,
         } = self;
@@ -359,6 +365,7 @@ impl RunArgs {
             registry_certs_dir,
             host_path_roots,
             allow_host_loopback,
+            block_networks,
             watch: !no_watch,
             screen: None,
         }
@@ -381,6 +388,19 @@ mod tests {
         let error = Args::try_parse_from(["washlet", "run"]).expect_err("no path");
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains("<FILE|FOLDER|->"), "{error}");
+    }
+
+    #[test]
+    fn networks_are_blocked_by_run_as_by_the_agent() {
+        let arguments = "washlet run app.yaml --block-network=private --block-network=192.0.2.0/24,2001:db8::/32";
+        let args = Args::try_parse_from(arguments.split_whitespace()).expect("good");
+        let Command::Run(run) = args.command else {
+            unreachable!("a run")
+        };
+        assert_eq!(run.config().block_networks.len(), 3);
+        let error = Args::try_parse_from(["washlet", "run", "app.yaml", "--block-network=10.0.0"]);
+        let text = error.expect_err("no network").to_string();
+        assert!(text.contains("`private`"), "{text}");
     }
 
     #[test]

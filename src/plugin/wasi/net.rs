@@ -24,7 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::{HasData, Linker, ResourceTable};
 
 use super::super::{ComponentFacts, StoreState};
-use crate::{engine::Flavor, spec};
+use crate::spec;
 use loopback::Loopback;
 use policy::Denials;
 
@@ -189,7 +189,7 @@ pub(super) fn link(
     if imports(2) {
         p2::link(linker)?;
     }
-    if component.flavor == Flavor::Concurrent && imports(3) {
+    if component.flavor.is_concurrent() && imports(3) {
         p3::link(linker)?;
     }
     linker.allow_shadowing(false);

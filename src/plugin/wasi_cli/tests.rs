@@ -138,6 +138,18 @@ async fn each_end_has_its_own_name() {
     }
 }
 
+#[tokio::test]
+async fn a_command_is_cut_when_its_fuel_ends() {
+    for (body, exit) in [(SPIN, Exit::OutOfFuel), (OK, Exit::Completed)] {
+        let begun = Begun::with(&command(body), |workload| {
+            workload.components[0].fuel = std::num::NonZeroU64::new(1000);
+            workload.commands.restart_policy = Some(RestartPolicy::Never);
+        })
+        .await;
+        assert_eq!(begun.ended().await, exit);
+    }
+}
+
 #[test]
 fn ends_that_no_guest_here_has() {
     use crate::engine::InstanceLimits;

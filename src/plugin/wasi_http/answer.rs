@@ -20,6 +20,8 @@ pub(super) enum Answer {
     Trapped,
     /// The component was refused memory, and trapped.
     OutOfMemory,
+    /// The component used up its fuel.
+    OutOfFuel,
     /// The component ended without an answer, or with an error in place of one.
     Unanswered,
     /// The component took too long.
@@ -51,6 +53,10 @@ impl Answer {
             Self::OutOfMemory => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "the component ran out of memory\n",
+            ),
+            Self::OutOfFuel => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the component used up its fuel\n",
             ),
             Self::Unanswered => (
                 StatusCode::INTERNAL_SERVER_ERROR,

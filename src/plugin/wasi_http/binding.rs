@@ -316,8 +316,20 @@ fn called(
         timeout: component
             .and_then(|c| c.request_timeout)
             .unwrap_or(ingress.request_timeout),
-        reuse: component.and_then(|c| c.reuse),
+        reuse: component.and_then(reuse),
         max_instances: component.and_then(|c| c.max_instances),
+    })
+}
+
+/// How instances are kept. Fuel is counted for a whole instance, so with it one serves one request at a time.
+fn reuse(component: &spec::Component) -> Option<spec::Reuse> {
+    let reuse = component.reuse?;
+    Some(match component.fuel {
+        Some(_) => spec::Reuse {
+            max_concurrency: NonZeroU32::MIN,
+            ..reuse
+        },
+        None => reuse,
     })
 }
 

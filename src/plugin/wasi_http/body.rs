@@ -172,6 +172,7 @@ impl GuestBody {
         cx: &Context<'_>,
         error: BodyError,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        count(&self.call.counters().cut);
         self.failing = Some(error);
         cx.waker().wake_by_ref();
         Poll::Pending

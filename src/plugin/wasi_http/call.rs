@@ -17,7 +17,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Body as HttpBody;
 use tokio::{sync::oneshot, task::AbortHandle, time};
 use wasmtime::{
-    AsContextMut as _, PoolConcurrencyLimitError, Store,
+    AsContextMut as _, PoolConcurrencyLimitError, Store, Trap,
     component::{Accessor, Resource},
 };
 use wasmtime_wasi_http::{
@@ -50,6 +50,8 @@ pub(super) enum Outcome {
     Trapped,
     /// It trapped after it was refused memory.
     OutOfMemory,
+    /// It used up its fuel.
+    OutOfFuel,
     /// It was stopped at its deadline.
     OutOfTime,
     /// There was no room for an instance.
@@ -59,11 +61,12 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Running,
         Self::Done,
         Self::Trapped,
         Self::OutOfMemory,
+        Self::OutOfFuel,
         Self::OutOfTime,
         Self::Full,
         Self::Stopped,
@@ -106,7 +109,7 @@ impl Call {
         B::Error: Into<wasmtime_wasi_http::Error> + Send,
     {
         let Some((request, over)) = limit::bound(request, max_body) else {
-            return self.too_large().response();
+            return self.too_large();
         };
         let method = request.method().clone();
         let (sender, receiver) = oneshot::channel();
@@ -116,7 +119,7 @@ impl Call {
             None => receiver.await,
             Some(over) => tokio::select! {
                 biased;
-                () = poll_fn(|cx| over.poll(cx)) => return self.too_large().response(),
+                () = poll_fn(|cx| over.poll(cx)) => return self.too_large(),
                 head = receiver => head,
             },
         };
@@ -128,6 +131,7 @@ impl Call {
                     turn().await;
                 }
                 let (head, body) = response.into_parts();
+                self.handler.counters.answered(head.status);
                 let body = Body::of_guest(
                     body,
                     self,
@@ -140,15 +144,22 @@ impl Call {
             Ok(Err(code)) => {
                 count(&self.handler.counters.unanswered);
                 self.handler.label.log_unanswered(&code);
-                Answer::Unanswered.response()
+                self.in_place(Answer::Unanswered)
             }
-            Err(_) => self.no_answer().response(),
+            Err(_) => self.in_place(self.no_answer()),
         }
     }
 
-    fn too_large(&self) -> Answer {
+    fn too_large(&self) -> Response<Body> {
         count(&self.handler.counters.too_large);
-        Answer::TooLarge
+        self.in_place(Answer::TooLarge)
+    }
+
+    /// The host's answer in place of the guest's.
+    fn in_place(&self, answer: Answer) -> Response<Body> {
+        let response = answer.response();
+        self.handler.counters.answered(response.status());
+        response
     }
 
     /// The counters of its workload.
@@ -168,6 +179,7 @@ impl Call {
             }
             Outcome::Trapped => Answer::Trapped,
             Outcome::OutOfMemory => Answer::OutOfMemory,
+            Outcome::OutOfFuel => Answer::OutOfFuel,
             Outcome::OutOfTime => Answer::OutOfTime,
             Outcome::Full => Answer::Full,
             Outcome::Stopped => Answer::Stopping,
@@ -218,9 +230,19 @@ impl Call {
             // A guest that returns at once, which is most of them, sets no timer and takes no place in a queue.
             biased;
             result = guest => Some(result),
-            () = handler.flight.cut() => { end.set(Outcome::Stopped); return }
+            () = handler.flight.cut() => {
+                count(&handler.counters.stopped);
+                end.set(Outcome::Stopped);
+                return;
+            }
             () = time::sleep(handler.timeout) => None,
         };
+        if let Some(fuel) = taken
+            .as_ref()
+            .and_then(|instance| StoreState::fuel_used(&instance.store))
+        {
+            handler.counters.fuel.fetch_add(fuel, Ordering::Relaxed);
+        }
         let limits = taken
             .as_ref()
             .map(|instance| instance.store.data().limits());
@@ -263,6 +285,15 @@ impl Call {
             }
             Some(Err(error)) if error.is::<PoolConcurrencyLimitError>() || error.is::<NoRoom>() => {
                 failed(&counters.rejected, "NoFreeInstance", &error, Outcome::Full)
+            }
+            Some(Err(error)) if error.downcast_ref() == Some(&Trap::OutOfFuel) => {
+                let detail = format_args!("{error:#}");
+                failed(
+                    &counters.out_of_fuel,
+                    Reason::OutOfFuel.as_str(),
+                    &detail,
+                    Outcome::OutOfFuel,
+                )
             }
             Some(Err(error)) if let Some(refusal) = limits.and_then(InstanceLimits::refusal) => {
                 let detail = format_args!("{refusal}: {error:#}");

@@ -29,6 +29,7 @@ use tokio::{
 use super::{
     Options,
     body::Body,
+    counters::count,
     door::{Door, Graceful, Visit},
     http2::{Streams, join_cookies},
     limit::LINGER,
@@ -165,7 +166,7 @@ impl Connections {
             return Ok(());
         };
         if error.is_parse_too_large() {
-            self.ingress.count_large_head();
+            count(&self.ingress.refused.large_head);
             // Or the rest of the head would make the system take the answer back.
             let mut io = connection.into_parts().io.into_inner();
             let _ = time::timeout(LINGER, copy(&mut io, &mut sink())).await;

@@ -5,7 +5,12 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::runtime::Handle;
 use wasmtime_wasi_http::{p2::bindings::ProxyPre, p3::bindings::ServicePre};
 
-use super::{counters::Counters, flight::Flight, instances::Instances, shared::Shared};
+use super::{
+    counters::{Counters, HttpSnapshot},
+    flight::Flight,
+    instances::Instances,
+    shared::Shared,
+};
 use crate::{
     fault::{Fault, Reason, Stage},
     plugin::{Linked, StoreState},
@@ -38,6 +43,16 @@ pub(super) struct Label {
     pub namespace: Arc<str>,
     pub workload: Arc<str>,
     pub component: Arc<str>,
+}
+
+impl Handler {
+    /// What is there of it now; nothing that was counted.
+    pub fn load(&self) -> HttpSnapshot {
+        HttpSnapshot {
+            in_flight: self.flight.count().into(),
+            ..self.instances.load()
+        }
+    }
 }
 
 impl Export {

@@ -14,7 +14,7 @@ use tokio::time::{self, Instant};
 use wasmtime::Store;
 use wasmtime_wasi_http::{p2::bindings as p2, p3::bindings as p3};
 
-use super::{handler::Export, serve::lock};
+use super::{counters::HttpSnapshot, handler::Export, serve::lock};
 use crate::{
     engine::{Full, Place, Room},
     plugin::{StoreState, StoreTemplate},
@@ -97,11 +97,21 @@ impl Instances {
         time::timeout(WAIT, wait).await.ok().flatten()
     }
 
+    /// How many there are, and how many requests wait for one.
+    pub fn load(&self) -> HttpSnapshot {
+        HttpSnapshot {
+            waiting: self.room.waiting().into(),
+            instances: self.room.used().into(),
+            idle_instances: lock(&self.idle).len() as u64,
+            ..HttpSnapshot::default()
+        }
+    }
+
     fn try_take(&self) -> Result<Instance, Full> {
         if self.reuse.is_some()
             && let Some(mut instance) = lock(&self.idle).pop()
         {
-            instance.store.data_mut().renew();
+            StoreState::renew(&mut instance.store);
             return Ok(instance);
         }
         self.make()
@@ -219,10 +229,15 @@ impl Instance {
     ) -> wasmtime::Result<(&mut Store<StoreState>, &Proxy)> {
         let proxy = match &mut self.proxy {
             Some(proxy) => proxy,
-            none => none.insert(match export {
-                Export::P2(pre) => Proxy::P2(pre.instantiate_async(&mut self.store).await?),
-                Export::P3(pre) => Proxy::P3(pre.instantiate_async(&mut self.store).await?),
-            }),
+            none => {
+                let made = match export {
+                    Export::P2(pre) => Proxy::P2(pre.instantiate_async(&mut self.store).await?),
+                    Export::P3(pre) => Proxy::P3(pre.instantiate_async(&mut self.store).await?),
+                };
+                // The first call has as much as each other one.
+                StoreState::refuel(&mut self.store);
+                none.insert(made)
+            }
         };
         Ok((&mut self.store, proxy))
     }

@@ -1,13 +1,10 @@
 //! What all connections share: routes and ports, who has them, and how a request finds its way.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap, HashSet},
     convert::Infallible,
     mem,
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
@@ -22,7 +19,7 @@ use super::{
     body::Body,
     call::Call,
     connection::Way,
-    counters::{Counters, HttpSnapshot, count},
+    counters::{Counters, HttpSnapshot, Refused, count},
     door::Door,
     handler::Handler,
     listen::Opener,
@@ -38,8 +35,8 @@ pub(super) struct Ingress {
     pub request_timeout: Duration,
     /// Largest body of a request, in bytes.
     max_body: u64,
-    /// Requests that were refused because of their head, which belong to no workload.
-    large_heads: AtomicU64,
+    /// Requests that belong to no workload.
+    pub refused: Refused,
     /// The door of the main port.
     pub door: Door,
     /// Where guests go that take long, once the server listens.
@@ -74,22 +71,12 @@ impl Ingress {
         Self {
             request_timeout,
             max_body,
-            large_heads: AtomicU64::new(0),
+            refused: Refused::default(),
             door: Door::default(),
             slow: OnceLock::new(),
             table: Table::new(),
             registry: Mutex::default(),
         }
-    }
-
-    /// A request was refused because its head is too large.
-    pub fn count_large_head(&self) {
-        count(&self.large_heads);
-    }
-
-    /// How many were.
-    pub fn large_heads(&self) -> u64 {
-        self.large_heads.load(Ordering::Relaxed)
     }
 
     /// Ports can be opened from now on.
@@ -256,17 +243,37 @@ impl Ingress {
     pub fn snapshot(&self, workload: &str) -> Option<HttpSnapshot> {
         let registry = lock(&self.registry);
         let counters = registry.counters.get(workload).and_then(Weak::upgrade)?;
-        let of_workload = registry
-            .claimants
-            .values()
-            .filter(|claimant| *claimant.workload == *workload);
-        Some(
-            counters.snapshot(
-                of_workload
-                    .map(|claimant| u64::from(claimant.handler.flight.count()))
-                    .sum(),
-            ),
-        )
+        let mut snapshot = counters.snapshot();
+        for claimant in registry.claimants.values() {
+            if *claimant.workload == *workload {
+                snapshot += claimant.handler.load();
+            }
+        }
+        Some(snapshot)
+    }
+
+    /// Counts of all workloads that are called here, by namespace and name. One that is deleted and one that takes its name
+    /// count together while both are there.
+    pub fn snapshots(&self) -> BTreeMap<(Arc<str>, Arc<str>), HttpSnapshot> {
+        let registry = lock(&self.registry);
+        let mut snapshots = BTreeMap::<_, HttpSnapshot>::new();
+        let mut counted = HashSet::new();
+        for Claimant {
+            handler, workload, ..
+        } in registry.claimants.values()
+        {
+            let name = (
+                handler.label.namespace.clone(),
+                handler.label.workload.clone(),
+            );
+            let snapshot = snapshots.entry(name).or_default();
+            *snapshot += handler.load();
+            // Its generations share their counters.
+            if counted.insert(workload) {
+                *snapshot += handler.counters.snapshot();
+            }
+        }
+        snapshots
     }
 
     fn apply(&self, registry: &mut Registry, change: Change) {
@@ -313,10 +320,10 @@ impl Ingress {
         B::Error: Into<wasmtime_wasi_http::Error> + Send,
     {
         if !authority::set_scheme(&mut request, way.is_secure()) {
-            return Answer::NoHost.response();
+            return self.refuse(Answer::NoHost);
         }
         let Some(host) = authority::host(&request) else {
-            return Answer::NoHost.response();
+            return self.refuse(Answer::NoHost);
         };
         let path = request.uri().path();
         // A generation can end between being found and being called; then another one has the route, or nobody.
@@ -338,6 +345,16 @@ impl Ingress {
             }
             answer = Answer::Stopping;
         }
+        self.refuse(answer)
+    }
+
+    /// Answers a request that is nobody's.
+    fn refuse(&self, answer: Answer) -> Response<Body> {
+        count(match answer {
+            Answer::NoHost => &self.refused.no_host,
+            Answer::NoRoute => &self.refused.no_route,
+            _ => &self.refused.stopping,
+        });
         answer.response()
     }
 }

@@ -25,6 +25,7 @@ use wasmtime_wasi_http::WasiBody;
 
 use super::{
     call::{Call, Head, Outcome},
+    counters::count,
     handler::{Export, Handler},
     instances::{Instance, Instances, Proxy},
     lane::Laned,
@@ -328,6 +329,7 @@ async fn drive(
     }
     for in_flight in left.into_values() {
         let outcome = if cut {
+            count(&handler.counters.stopped);
             Outcome::Stopped
         } else {
             let limits = instance.store.data().limits();

@@ -9,6 +9,8 @@ use tokio::{
 };
 
 mod client;
+mod counts;
+mod fuel;
 mod http2;
 mod https;
 mod limits;

@@ -1,15 +1,13 @@
-//! What the agent counts, in Prometheus' terms. Labels are bounded: nothing here is labelled by workload.
+//! What the agent counts, in Prometheus' terms. Labels are bounded: only what is counted of the [requests](http) of a workload
+//! is labelled by it, and only while this node has it.
 
-use std::{fmt, sync::Arc};
+mod http;
+
+use std::sync::Arc;
 
 use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric as _},
-    metrics::{
-        counter::{ConstCounter, Counter},
-        family::Family,
-        gauge::{ConstGauge, Gauge},
-    },
+    encoding::{EncodeLabelSet, EncodeLabelValue},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 
@@ -46,7 +44,7 @@ impl Metrics {
     /// Registers all of them under `washlet_`.
     pub fn registry(&self, http: &Arc<HttpServer>) -> Arc<Registry> {
         let mut registry = Registry::with_prefix("washlet");
-        registry.register_collector(Box::new(Egress(http.clone())));
+        registry.register_collector(Box::new(http::Http(http.clone())));
         let m = self.clone();
         registry.register("workloads", "Workloads assigned to this node", m.workloads);
         registry.register(
@@ -85,52 +83,5 @@ impl Metrics {
             m.lease.held,
         );
         Arc::new(registry)
-    }
-}
-
-/// What the HTTP server counts of calls out, read when it is asked for.
-struct Egress(Arc<HttpServer>);
-
-impl fmt::Debug for Egress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Egress")
-    }
-}
-
-impl Collector for Egress {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let counts = self.0.egress();
-        let counters = [
-            (
-                "egress_denied",
-                "Calls out that no rule of allowedHosts allowed",
-                counts.denied,
-            ),
-            (
-                "egress_prohibited",
-                "Calls out to names that led only to blocked addresses",
-                counts.prohibited,
-            ),
-            (
-                "egress_limited",
-                "Calls out that found all connections of their workload in use",
-                counts.limited,
-            ),
-            (
-                "egress_connections",
-                "Connections opened for calls out",
-                counts.connections,
-            ),
-        ];
-        for (name, help, count) in counters {
-            let counter = ConstCounter::new(count);
-            let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
-            counter.encode(metric)?;
-        }
-        let open = ConstGauge::new(counts.open);
-        let help = "Connections open for calls out";
-        let metric =
-            encoder.encode_descriptor("egress_connections_open", help, None, open.metric_type())?;
-        open.encode(metric)
     }
 }

@@ -35,8 +35,16 @@ pub(super) const WORKLOAD: &[Column] = &[
     column(
         "IMAGE",
         "string",
-        ".spec.components[0].image",
-        "Image of the first component.",
+        // Of an array the elements come before what is in them, so this is the first one's.
+        ".spec['components','service']..image",
+        "Image of the first component, or of the service if there is none.",
+    ),
+    column(
+        "RESTARTS",
+        "integer",
+        // The service is the last one.
+        ".status.components[-1:].restartCount",
+        "How often its service, or its last job, was started again.",
     ),
     column(
         "AGE",
@@ -108,8 +116,8 @@ pub(super) const REPLICA_SET: &[Column] = &[
     column(
         "IMAGE",
         "string",
-        ".spec.template.spec.components[0].image",
-        "Image of the first component.",
+        ".spec.template.spec['components','service']..image",
+        "Image of the first component, or of the service if there is none.",
     )
     .wide(),
     column(
@@ -169,8 +177,8 @@ pub(super) const DEPLOYMENT: &[Column] = &[
     column(
         "IMAGE",
         "string",
-        ".spec.template.spec.components[0].image",
-        "Image of the first component.",
+        ".spec.template.spec['components','service']..image",
+        "Image of the first component, or of the service if there is none.",
     )
     .wide(),
     column(

@@ -147,6 +147,13 @@ pub struct LocalResources {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<Environment>,
 
+    /// Most that the component may execute for one request, or a service or job in one run, in units of about one WebAssembly
+    /// instruction; then it is cut, always at the same instruction. Components that are linked into one share theirs. Default:
+    /// not counted, which is faster. Not together with `maxConcurrency`. Example: `100000000`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub fuel: Option<i64>,
+
     /// Values that the component reads by `wasi:config`; they win over those of a `wasi:config` entry of `hostInterfaces`.
     /// Example: `greeting: Hello`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -154,6 +154,7 @@ fn summary(workload: &spec::Workload) -> Value {
             "memory_limit": c.memory_limit,
             "reuse": c.reuse.map(|r| format!("{r:?}")),
             "max_instances": c.max_instances,
+            "fuel": c.fuel,
             "request_timeout": c.request_timeout,
             "mounts": c.mounts.iter().map(|m| format!("{m:?}")).collect::<Vec<_>>(),
         })

@@ -6,10 +6,10 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
 };
 
-use crate::local::{Local, folder, path, workload, yaml};
+use crate::local::{Local, folder, path, wasm, workload, yaml};
 
 /// A server on this machine's loopback that answers every `ping` with `pong`, until the client has nothing more to say.
 async fn pong() -> Result<u16> {
@@ -60,6 +60,24 @@ async fn the_nodes_loopback_is_opened_port_by_port() -> Result<()> {
     // A host that was not told so opens nothing.
     let local = Local::of(&[workload("granted", "sockets", granted)]).await?;
     local.says("--allow-host-loopback").await
+}
+
+#[tokio::test]
+async fn a_service_listens_for_its_own_workload_only() -> Result<()> {
+    for service in ["net-service", "net-service-p3"] {
+        let mut own = workload("own", "sockets", json!({}));
+        own["spec"]["service"] = json!({"image": format!("file:{}", wasm(service).display())});
+        let other = json!({"localResources": {"allowedHosts": ["*"]}});
+        let local = Local::of(&[own, workload("other", "sockets", other)]).await?;
+        local.ready(&["own", "other"]).await?;
+        let connect = "/connect?to=127.0.0.1:7000";
+        local.answers("own.test", connect, "got ping").await?;
+        let refused = (200, "connection-refused");
+        local.expect("other.test", connect, refused).await?;
+        // Nor does this machine have such a port.
+        ensure!(TcpStream::connect("127.0.0.1:7000").await.is_err());
+    }
+    Ok(())
 }
 
 #[tokio::test]

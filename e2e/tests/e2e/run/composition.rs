@@ -65,6 +65,34 @@ async fn grants_that_differ_are_refused_by_name() -> Result<()> {
     local.says("localResources.allowedHosts differ").await
 }
 
+#[tokio::test]
+async fn what_is_linked_into_one_has_one_fuel() -> Result<()> {
+    let dir = folder("composition")?;
+    fs::copy(wasm("compose-front"), dir.join("front.wasm"))?;
+    fs::copy(wasm("compose-back"), dir.join("back.wasm"))?;
+    let file = dir.join("app.yaml");
+    let fuel = |fuel: u64| json!({"localResources": {"fuel": fuel}});
+    let write = |front, back| fs::write(&file, yaml(&[two(front, back)]));
+
+    write(fuel(1_000_000), json!({}))?;
+    let local = Local::start(&[path(&file)?]).await?;
+    local
+        .says(r#"only "front" has localResources.fuel"#)
+        .await?;
+
+    write(fuel(1_000_000), fuel(1_000_000))?;
+    let hello = "hello you, from the back";
+    local.answers("app.test", "/hello?name=you", hello).await?;
+    // Each call is some hundred instructions, so it ends by fuel, and not by time.
+    let (status, body) = local.get("app.test", "/calls?n=1000000000").await?;
+    ensure!(
+        (status, body.as_str()) == (500, "the component used up its fuel\n"),
+        "{status}: {body}"
+    );
+    local.says(r#""reason":"OutOfFuel""#).await?;
+    local.answers("app.test", "/hello?name=you", hello).await
+}
+
 /// The bytes, with each `from` as a `to` of the same length.
 fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();

@@ -102,7 +102,7 @@ async fn a_head_that_is_too_large_is_refused() {
     assert_eq!(status(&world.send(&with(65 << 10)).await), "431");
     // Also when much of it comes after the answer.
     assert_eq!(status(&world.send(&with(4 << 20)).await), "431");
-    assert_eq!(world.server.large_heads(), 2);
+    assert_eq!(world.server.refused().large_head, 2);
     let mut client = Client::of(&world).await;
     for (size, wanted) in [(60 << 10, 200), (65 << 10, 431)] {
         let request = Request::get("http://a/").header("x", "x".repeat(size));

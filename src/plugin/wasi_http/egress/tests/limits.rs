@@ -105,7 +105,7 @@ async fn at_the_limit_calls_wait_for_a_connection() {
         matches!(failed, Error::ConnectionLimitReached),
         "{failed:?}"
     );
-    assert_eq!(world.counters.snapshot(0).connection_limited, 1);
+    assert_eq!(world.counters.snapshot().connection_limited, 1);
     assert_eq!(server.connections(), 0);
 
     // One that waits goes on as soon as the connection has ended.
