@@ -21,6 +21,9 @@ use crate::figure::quantile;
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What is not left to the runtime's timer.
+const TIMER: Duration = Duration::from_millis(3);
+
 /// A request, by turns one of several.
 #[derive(Clone)]
 pub struct Request {
@@ -153,8 +156,9 @@ pub fn open(request: &Request, connections: usize, rate: f64, seconds: f64) -> R
                     let due = start + Duration::from_secs_f64(after);
                     let now = Instant::now();
                     if due > now {
-                        // The timer of the runtime counts milliseconds; the rest is waited for in between others.
-                        let coarse = (due - now).saturating_sub(Duration::from_millis(1));
+                        // The runtime's timer counts whole milliseconds, and may be two late; the rest is waited for in
+                        // between others.
+                        let coarse = (due - now).saturating_sub(TIMER);
                         if !coarse.is_zero() {
                             time::sleep(coarse).await;
                         }

@@ -136,7 +136,7 @@ impl StoreTemplate {
     }
 
     /// A store for one instance, to be used in a task of Tokio. Guests in it yield to the other tasks of their thread, and to
-    /// its sockets, at each tick of the engine's clock.
+    /// its sockets, at each tick of the engine's clock that ends their time slice.
     #[must_use]
     pub fn store(&self) -> Store<StoreState> {
         let state = StoreState {
@@ -155,7 +155,9 @@ impl StoreTemplate {
         // back into the queue at once, and sockets would be looked at only after dozens of its ticks.
         store.epoch_deadline_callback(|_| {
             #[cfg(feature = "wasi-http")]
-            super::wasi_http::slice_is_over();
+            if !super::wasi_http::slice_is_over() {
+                return Ok(UpdateDeadline::Continue(1));
+            }
             Ok(UpdateDeadline::YieldCustom(
                 1,
                 Box::pin(tokio::task::yield_now()),

@@ -10,13 +10,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::task::AbortHandle;
-use wasmtime_wasi_http::WasiBody;
 
-use super::{
-    call::{Call, Outcome},
-    counters::count,
-    limit::Over,
-};
+use super::{call::Call, counters::count, limit::Over, outbox::Begun, outcome::Outcome};
 
 /// A response's body.
 pub(super) struct Body(Kind);
@@ -42,7 +37,7 @@ pub(super) enum BodyError {
 }
 
 struct GuestBody {
-    inner: WasiBody,
+    inner: Begun,
     call: Arc<Call>,
     guest: Option<AbortHandle>,
     over: Option<Arc<Over>>,
@@ -50,6 +45,8 @@ struct GuestBody {
     missing: Option<u64>,
     /// Nothing more will be asked for.
     whole: bool,
+    /// Only the head is: what there is of the body says nothing of how long it would be.
+    head_only: bool,
     /// It has failed, which is told when what came before has had its chance to be sent.
     failing: Option<BodyError>,
 }
@@ -61,7 +58,7 @@ impl Body {
 
     /// The body of a guest's response to a request with this method; `over` tells of that request's own body.
     pub fn of_guest(
-        inner: WasiBody,
+        inner: Begun,
         call: Arc<Call>,
         guest: Option<AbortHandle>,
         (method, over): (&Method, Option<Arc<Over>>),
@@ -72,8 +69,9 @@ impl Body {
             .and_then(|v| v.to_str().ok())
             .and_then(|v| v.parse().ok());
         // Responses that have no body whatever the guest writes; the server drops it unread.
-        let whole = method == Method::HEAD
-            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let head_only = method == Method::HEAD;
+        let whole =
+            head_only || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         Self(Kind::Guest(GuestBody {
             inner,
             call,
@@ -81,6 +79,7 @@ impl Body {
             over,
             missing,
             whole,
+            head_only,
             failing: None,
         }))
     }
@@ -103,7 +102,7 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Text(text) => text.is_none(),
-            Kind::Guest(body) => body.inner.is_end_stream(),
+            Kind::Guest(body) => !body.head_only && body.inner.is_end_stream(),
         }
     }
 
@@ -112,6 +111,7 @@ impl HttpBody for Body {
             Kind::Text(text) => {
                 SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
             }
+            Kind::Guest(body) if body.head_only => SizeHint::default(),
             Kind::Guest(body) => body.inner.size_hint(),
         }
     }
@@ -181,12 +181,14 @@ impl GuestBody {
 
 impl Drop for GuestBody {
     fn drop(&mut self) {
-        if self.whole || self.missing == Some(0) || self.inner.is_end_stream() {
-            // The guest may have more to do than to answer.
-            self.call.body_ended();
-        } else if let Some(guest) = &self.guest {
+        let whole = self.whole || self.missing == Some(0) || self.inner.is_end_stream();
+        if let Some(guest) = &self.guest
+            && !whole
+        {
             // Nobody reads on: the client is gone, or the body has failed.
             guest.abort();
         }
+        // Where the guest was not stopped, it may have more to do than to answer.
+        self.call.body_ended();
     }
 }

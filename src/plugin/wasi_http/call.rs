@@ -1,8 +1,8 @@
 //! One request: a fresh instance in a task of its own, and how it ended.
 
 use std::{
-    fmt,
     future::poll_fn,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU8, Ordering},
@@ -11,67 +11,25 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{future::BoxFuture, task::AtomicWaker};
-use http::{Request, Response, uri};
+use futures::task::AtomicWaker;
+use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::Body as HttpBody;
-use tokio::{sync::oneshot, task::AbortHandle, time};
-use wasmtime::{
-    AsContextMut as _, PoolConcurrencyLimitError, Store, Trap,
-    component::{Accessor, Resource},
-};
-use wasmtime_wasi_http::{
-    WasiBody, WasiHttpHooks, WasiHttpView as _,
-    p2::{self, bindings::http::types::Scheme, types::HostResponseOutparam},
-    p3,
-};
+use tokio::{task::AbortHandle, time};
 
 use super::{
     answer::Answer,
-    authority,
     body::Body,
     counters::{Counters, count},
-    handler::{Export, Handler},
+    guest::call_p2,
+    handler::Handler,
     instances::{NoRoom, Proxy},
     lane::Laned,
     limit,
+    outbox::Outbox,
+    outcome::Outcome,
 };
-use crate::{engine::InstanceLimits, fault::Reason, plugin::StoreState};
-
-/// How a guest ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Outcome {
-    /// It has not.
-    Running,
-    /// It returned.
-    Done,
-    /// It trapped, or the host panicked on its behalf.
-    Trapped,
-    /// It trapped after it was refused memory.
-    OutOfMemory,
-    /// It used up its fuel.
-    OutOfFuel,
-    /// It was stopped at its deadline.
-    OutOfTime,
-    /// There was no room for an instance.
-    Full,
-    /// It was stopped, because its workload was or because nobody waits for its answer.
-    Stopped,
-}
-
-impl Outcome {
-    const ALL: [Self; 8] = [
-        Self::Running,
-        Self::Done,
-        Self::Trapped,
-        Self::OutOfMemory,
-        Self::OutOfFuel,
-        Self::OutOfTime,
-        Self::Full,
-        Self::Stopped,
-    ];
-}
+use crate::plugin::StoreState;
 
 /// What a request's guest and its response share. As long as it lives the request is in flight.
 pub(super) struct Call {
@@ -79,13 +37,17 @@ pub(super) struct Call {
     outcome: AtomicU8,
     ended: AtomicBool,
     waiting: AtomicWaker,
+    pub outbox: Outbox,
 }
 
-/// A response's head, with a body that goes on; or the words of an error code that the guest answered with.
-pub(super) type Head = Result<Response<WasiBody>, String>;
-
-/// Whether a request's body was sent to the guest as a whole.
-type Sent = Result<(), wasmtime_wasi_http::Error>;
+/// Why a guest is not waited for any more.
+enum Ended<T> {
+    With(T),
+    /// Its time is over.
+    Late,
+    /// Its workload was stopped.
+    Cut,
+}
 
 impl Call {
     /// Counts a request; none if the handler's generation has ended.
@@ -97,6 +59,7 @@ impl Call {
                 outcome: AtomicU8::new(Outcome::Running as u8),
                 ended: AtomicBool::new(false),
                 waiting: AtomicWaker::new(),
+                outbox: Outbox::default(),
             })
         })
     }
@@ -112,24 +75,19 @@ impl Call {
             return self.too_large();
         };
         let method = request.method().clone();
-        let (sender, receiver) = oneshot::channel();
-        let task = Laned::new(self.clone().run(request, sender), self.handler.slow.clone());
+        // Made before the task, and so dropped with it even if that never begins.
+        let end = End(self.clone());
+        let task = Laned::new(run(end, request), &self.handler.lane);
         let guest = StopOnDrop(Some(tokio::spawn(task).abort_handle()));
-        let head = match &over {
-            None => receiver.await,
-            Some(over) => tokio::select! {
-                biased;
-                () = poll_fn(|cx| over.poll(cx)) => return self.too_large(),
-                head = receiver => head,
-            },
+        let head = poll_fn(|cx| match &over {
+            Some(over) if over.poll(cx).is_ready() => Poll::Ready(Err(())),
+            _ => self.outbox.poll(cx).map(Ok),
+        });
+        let Ok(head) = head.await else {
+            return self.too_large();
         };
         match head {
-            Ok(Ok(response)) => {
-                if let Export::P3(_) = self.handler.instances.export {
-                    // The guest goes on to write its body; what it has written before the server first asks for it is
-                    // sent together with the head, and with the end if it is short.
-                    turn().await;
-                }
+            Some(Ok(response)) => {
                 let (head, body) = response.into_parts();
                 self.handler.counters.answered(head.status);
                 let body = Body::of_guest(
@@ -141,12 +99,12 @@ impl Call {
                 );
                 Response::from_parts(head, body)
             }
-            Ok(Err(code)) => {
+            Some(Err(code)) => {
                 count(&self.handler.counters.unanswered);
                 self.handler.label.log_unanswered(&code);
                 self.in_place(Answer::Unanswered)
             }
-            Err(_) => self.in_place(self.no_answer()),
+            None => self.in_place(self.no_answer()),
         }
     }
 
@@ -186,26 +144,8 @@ impl Call {
         }
     }
 
-    /// The guest's task.
-    async fn run<B>(self: Arc<Self>, request: Request<B>, sender: oneshot::Sender<Head>)
-    where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<wasmtime_wasi_http::Error>,
-    {
-        let Some(shared) = &self.handler.shared else {
-            return self.run_alone(request, sender).await;
-        };
-        let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-        let end = End(&self);
-        match shared.run(&self, (request, sender)).await {
-            Ok(outcome) => end.set(outcome),
-            // All of them have as many requests as they may; a further instance is this request's own.
-            Err((request, sender)) => self.run_alone(request, sender).await,
-        }
-    }
-
     /// Runs the guest in an instance that nobody else uses meanwhile.
-    async fn run_alone<B>(&self, request: Request<B>, sender: oneshot::Sender<Head>)
+    async fn run_alone<B>(self: &Arc<Self>, request: Request<B>)
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<wasmtime_wasi_http::Error>,
@@ -214,28 +154,26 @@ impl Call {
         let mut taken = None;
         let mut answered = true;
         // Declared after the instance, and so dropped before it: whoever finds the instance gone also finds why.
-        let end = End(self);
+        let end = End(self.clone());
         let guest = async {
             let instance = taken.insert(handler.instances.take().await.ok_or(NoRoom)?);
             let (store, proxy) = instance.started(&handler.instances.export).await?;
             match proxy {
                 Proxy::P2(proxy) => {
-                    answered = call_p2(proxy, store, request, sender).await?;
+                    answered = call_p2(self, proxy, store, request).await?;
                     Ok(())
                 }
-                Proxy::P3(service) => self.call_p3(service, store, request, sender).await,
+                Proxy::P3(service) => self.call_p3(service, store, request).await,
             }
         };
-        let result = tokio::select! {
-            // A guest that returns at once, which is most of them, sets no timer and takes no place in a queue.
-            biased;
-            result = guest => Some(result),
-            () = handler.flight.cut() => {
+        let result = match self.watch(guest).await {
+            Ended::With(result) => Some(result),
+            Ended::Late => None,
+            Ended::Cut => {
                 count(&handler.counters.stopped);
                 end.set(Outcome::Stopped);
                 return;
             }
-            () = time::sleep(handler.timeout) => None,
         };
         if let Some(fuel) = taken
             .as_ref()
@@ -246,7 +184,7 @@ impl Call {
         let limits = taken
             .as_ref()
             .map(|instance| instance.store.data().limits());
-        let outcome = self.judge(result.as_ref(), limits);
+        let outcome = self.handler.judge(result.as_ref(), limits);
         end.set(outcome);
         if outcome == Outcome::Done
             && answered
@@ -256,126 +194,27 @@ impl Call {
         }
     }
 
-    /// Counts and logs how a guest ended; no result means that its time was over.
-    pub fn judge(
-        &self,
-        result: Option<&wasmtime::Result<()>>,
-        limits: Option<&InstanceLimits>,
-    ) -> Outcome {
-        let Handler {
-            counters,
-            label,
-            timeout,
-            ..
-        } = &*self.handler;
-        let failed = |counter, reason: &str, detail: &dyn fmt::Display, outcome| {
-            label.log_failure(count(counter), reason, detail);
-            outcome
-        };
-        match result {
-            Some(Ok(())) => Outcome::Done,
-            None => {
-                let detail = format_args!("stopped after {} s", timeout.as_secs_f32());
-                failed(
-                    &counters.out_of_time,
-                    Reason::DeadlineExceeded.as_str(),
-                    &detail,
-                    Outcome::OutOfTime,
-                )
+    /// Waits until a guest ends, its time is over or its workload is stopped. One that returns at once, or only gives way to
+    /// its own tasks, sets no timer and takes no place in a queue.
+    async fn watch<T>(&self, guest: impl Future<Output = T>) -> Ended<T> {
+        let mut guest = pin!(guest);
+        let mut cut = pin!(self.handler.flight.cut());
+        // Reads the clock when it is first asked.
+        let mut late = pin!(async { time::sleep(self.handler.timeout).await });
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = guest.as_mut().poll(cx) {
+                return Poll::Ready(Ended::With(result));
             }
-            Some(Err(error)) if error.is::<PoolConcurrencyLimitError>() || error.is::<NoRoom>() => {
-                failed(&counters.rejected, "NoFreeInstance", &error, Outcome::Full)
+            if self.outbox.give_way() {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
-            Some(Err(error)) if error.downcast_ref() == Some(&Trap::OutOfFuel) => {
-                let detail = format_args!("{error:#}");
-                failed(
-                    &counters.out_of_fuel,
-                    Reason::OutOfFuel.as_str(),
-                    &detail,
-                    Outcome::OutOfFuel,
-                )
+            if cut.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ended::Cut);
             }
-            Some(Err(error)) if let Some(refusal) = limits.and_then(InstanceLimits::refusal) => {
-                let detail = format_args!("{refusal}: {error:#}");
-                failed(
-                    &counters.out_of_memory,
-                    Reason::MemoryLimit.as_str(),
-                    &detail,
-                    Outcome::OutOfMemory,
-                )
-            }
-            Some(Err(error)) => {
-                let detail = format_args!("{error:#}");
-                failed(
-                    &counters.trapped,
-                    Reason::Trapped.as_str(),
-                    &detail,
-                    Outcome::Trapped,
-                )
-            }
-        }
-    }
-
-    async fn call_p3<B>(
-        &self,
-        service: &p3::bindings::Service,
-        store: &mut Store<StoreState>,
-        request: Request<B>,
-        sender: oneshot::Sender<Head>,
-    ) -> wasmtime::Result<()>
-    where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<wasmtime_wasi_http::Error>,
-    {
-        let (request, transmitted) = received(store.data_mut().http().hooks, request);
-        store
-            .run_concurrent(async |accessor| -> wasmtime::Result<()> {
-                let head = |head| {
-                    let _ = sender.send(head);
-                };
-                self.serve_p3(service, accessor, (request, transmitted), head)
-                    .await?;
-                // A task goes on after it has returned.
-                poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
-                Ok(())
-            })
-            .await?
-    }
-
-    /// The same as [`Call::serve_p3`] for a request that is not yet in the instance.
-    pub async fn serve_shared(
-        &self,
-        service: &p3::bindings::Service,
-        accessor: &Accessor<StoreState>,
-        request: Request<WasiBody>,
-        send: impl FnOnce(Head),
-    ) -> wasmtime::Result<()> {
-        let request = accessor.with(|mut store| {
-            let mut store = store.as_context_mut();
-            let hooks = store.data_mut().http().hooks;
-            let (request, transmitted) = received(hooks, request);
-            let transmitted: BoxFuture<'static, Sent> = Box::pin(transmitted);
-            (request, transmitted)
-        });
-        self.serve_p3(service, accessor, request, send).await
-    }
-
-    /// Calls the handler of an instance that runs, and waits until its response is read.
-    pub async fn serve_p3(
-        &self,
-        service: &p3::bindings::Service,
-        accessor: &Accessor<StoreState>,
-        (request, transmitted): (p3::Request, impl Future<Output = Sent> + Send + 'static),
-        send: impl FnOnce(Head),
-    ) -> wasmtime::Result<()> {
-        send(match service.handle(accessor, request).await? {
-            Ok(response) => Ok(accessor
-                .with(|mut store| response.into_http(store.as_context_mut(), transmitted))?),
-            Err(code) => Err(code.to_string()),
-        });
-        // The guest writes the body after it has returned, and the host may have to move one that the guest got from elsewhere.
-        poll_fn(|cx| self.poll_ended(cx)).await;
-        Ok(())
+            late.as_mut().poll(cx).map(|()| Ended::Late)
+        })
+        .await
     }
 
     /// What the request is for.
@@ -383,7 +222,12 @@ impl Call {
         &self.handler
     }
 
-    /// Says how the guest ended; the first word counts.
+    /// The guest has given up its thread. True if it should be asked to go on.
+    pub fn give_way(&self) -> bool {
+        self.outbox.give_way()
+    }
+
+    /// Says how the guest ended; the first word counts. If there is no response yet, there will be none.
     pub fn finish(&self, outcome: Outcome) {
         let _ = self.outcome.compare_exchange(
             Outcome::Running as u8,
@@ -391,6 +235,8 @@ impl Call {
             Ordering::AcqRel,
             Ordering::Acquire,
         );
+        self.outbox.close();
+        self.waiting.wake();
     }
 
     /// How the guest ended, if it has.
@@ -413,9 +259,10 @@ impl Call {
         self.waiting.wake();
     }
 
+    /// Ready when nobody asks for more of the response, or nobody waits for it any more.
     pub fn poll_ended(&self, cx: &std::task::Context<'_>) -> Poll<()> {
         self.waiting.register(cx.waker());
-        if self.ended.load(Ordering::Acquire) {
+        if self.ended.load(Ordering::Acquire) || self.outcome() != Outcome::Running {
             Poll::Ready(())
         } else {
             Poll::Pending
@@ -423,69 +270,22 @@ impl Call {
     }
 }
 
-/// A request as WASI 0.3 has it, with scheme and authority even if they were not written where HTTP/1.1 need not have them.
-fn received<B>(
-    hooks: &mut dyn WasiHttpHooks,
-    request: Request<B>,
-) -> (p3::Request, impl Future<Output = Sent> + Send + 'static)
+/// The guest's task.
+async fn run<B>(end: End, request: Request<B>)
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<wasmtime_wasi_http::Error>,
 {
-    let authority = authority::of(&request);
-    let (mut request, transmitted) = p3::Request::from_http(hooks, request);
-    request.scheme.get_or_insert(uri::Scheme::HTTP);
-    request.authority = request.authority.or(authority);
-    (request, transmitted)
-}
-
-/// Lets the tasks that are ready on this thread have their turn. Unlike Tokio's `yield_now` it does not look at sockets.
-async fn turn() {
-    let mut waited = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut waited, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
-
-/// Calls the handler. False if it returned and kept what it should have answered with: nobody may wait for that, and such a
-/// guest is not asked again (StarlingMonkey's `fetch` event serves once, and then does this).
-async fn call_p2<B>(
-    proxy: &p2::bindings::Proxy,
-    store: &mut Store<StoreState>,
-    request: Request<B>,
-    sender: oneshot::Sender<Head>,
-) -> wasmtime::Result<bool>
-where
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<wasmtime_wasi_http::Error>,
-{
-    let mut http = store.data_mut().http();
-    let scheme = match request.uri().scheme() {
-        Some(scheme) if *scheme == uri::Scheme::HTTPS => Scheme::Https,
-        _ => Scheme::Http,
+    let call = &end.0;
+    let Some(shared) = &call.handler.shared else {
+        return call.run_alone(request).await;
     };
-    let request = http.new_incoming_request(scheme, request)?;
-    let out = http.new_response_outparam_from_callback(move |head| {
-        let _ = sender.send(head.map_err(|code| code.to_string()));
-    })?;
-    let unanswered = out.rep();
-    proxy
-        .wasi_http_incoming_handler()
-        .call_handle(&mut *store, request, out)
-        .await?;
-    // What was answered with is gone from the table; its number may be another resource's by now.
-    let unanswered = Resource::<HostResponseOutparam>::new_own(unanswered);
-    let table = store.data_mut().http().table;
-    if table.get(&unanswered).is_err() {
-        return Ok(true);
+    let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+    match shared.run(call, request).await {
+        Ok(outcome) => end.set(outcome),
+        // All of them have as many requests as they may; a further instance is this request's own.
+        Err(request) => call.run_alone(request).await,
     }
-    table.delete(unanswered)?;
-    Ok(false)
 }
 
 impl Drop for Call {
@@ -495,15 +295,15 @@ impl Drop for Call {
 }
 
 /// Says how the guest ended even if its task is stopped or panics.
-struct End<'a>(&'a Call);
+struct End(Arc<Call>);
 
-impl End<'_> {
+impl End {
     fn set(&self, outcome: Outcome) {
         self.0.finish(outcome);
     }
 }
 
-impl Drop for End<'_> {
+impl Drop for End {
     fn drop(&mut self) {
         if self.0.outcome() == Outcome::Running {
             if std::thread::panicking() {

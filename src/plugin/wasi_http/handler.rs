@@ -2,13 +2,13 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::runtime::Handle;
 use wasmtime_wasi_http::{p2::bindings::ProxyPre, p3::bindings::ServicePre};
 
 use super::{
     counters::{Counters, HttpSnapshot},
     flight::Flight,
     instances::Instances,
+    lane::Lane,
     shared::Shared,
 };
 use crate::{
@@ -22,8 +22,8 @@ pub(super) struct Handler {
     /// Instances that serve several requests at the same time, if the workload asks for such.
     pub shared: Option<Shared>,
     pub timeout: Duration,
-    /// Where its guests go that take long.
-    pub slow: Option<Handle>,
+    /// Where its guests run.
+    pub lane: Arc<Lane>,
     pub flight: Flight,
     pub counters: Arc<Counters>,
     pub label: Label,

@@ -1,8 +1,9 @@
 //! Two lanes: a guest that outlives its first time slice moves to threads of low priority, so that the short requests of its
 //! thread do not queue behind it for a slice each time that it comes round.
 //!
-//! Every guest begins on the thread of its connection, which is where most end, without a hand-over. What it waits for stays
-//! where it is: sockets and timers wake it wherever it runs.
+//! A guest begins on the thread of its connection, which is where most end, without a hand-over; unless the last one of the same
+//! component took long, so that one who asks again and again for what takes long has no slice of others' time for each. What a
+//! guest waits for stays where it is: sockets and timers wake it wherever it runs.
 
 use std::{
     cell::Cell,
@@ -10,7 +11,11 @@ use std::{
     io, mem,
     num::NonZeroUsize,
     pin::Pin,
-    task::{Context, Poll},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
 };
 
 use futures::future::BoxFuture;
@@ -19,32 +24,89 @@ use tokio::{
     task::JoinHandle,
 };
 
+use crate::engine::ticks;
+
+/// Ticks that end a slice: it has at least a whole one. With the first tick, each would be found guilty that is just at work
+/// then, and a request that is moved for nothing is late.
+const SLICE_TICKS: u64 = 2;
+
+/// Ticks after which a task of the slow lane that has not used up a slice meanwhile goes back: about a second.
+const PAROLE: u64 = 200;
+
 /// How nice the slow lane is. The system then gives a thread that wakes for a short request the core at once; and a guest
 /// with much to do still gets about a tenth of a core that others keep busy.
 const NICE: i32 = 10;
 
 thread_local! {
-    static SLICE_OVER: Cell<bool> = const { Cell::new(false) };
+    static SLICE: Cell<Slice> = const { Cell::new(Slice::until(0)) };
 }
 
-/// The guest that runs on this thread has used up a time slice.
-pub(in crate::plugin) fn slice_is_over() {
-    SLICE_OVER.set(true);
+/// What a guest may have of its thread before it gives way to others.
+#[derive(Clone, Copy)]
+struct Slice {
+    /// The tick at which it ends.
+    until: u64,
+    /// A guest was interrupted at its end.
+    over: bool,
+}
+
+impl Slice {
+    const fn until(until: u64) -> Self {
+        Self { until, over: false }
+    }
+
+    /// The slice as it is for a guest that is interrupted.
+    const fn interrupted(self, now: u64) -> Self {
+        Self {
+            over: self.over || now >= self.until,
+            ..self
+        }
+    }
+}
+
+/// Asked at a tick, when a guest is interrupted: whether it has used up its time slice. An instance that is kept is interrupted
+/// when it is called for the first time after a tick, however long ago that was; it goes on.
+pub(in crate::plugin) fn slice_is_over() -> bool {
+    let slice = SLICE.get().interrupted(ticks());
+    SLICE.set(slice);
+    slice.over
+}
+
+/// A guest begins that shares its task with others.
+pub(super) fn begin_slice() {
+    SLICE.set(Slice {
+        until: ticks() + SLICE_TICKS,
+        ..SLICE.get()
+    });
 }
 
 /// The threads of guests that take long.
 pub(super) struct SlowLane(Option<Runtime>);
 
+/// Where the guests of one component run.
+pub(super) struct Lane {
+    /// None if there is only one lane.
+    slow: Option<Handle>,
+    /// The last guest took long.
+    suspect: AtomicBool,
+}
+
 /// A guest's task.
 pub(super) enum Laned {
     /// On the thread of its connection.
-    Fast(BoxFuture<'static, ()>, Option<Handle>),
+    Fast(Task),
     /// In the slow lane.
     Slow(Moved),
 }
 
-/// A task elsewhere; dropping it ends that.
-pub(super) struct Moved(JoinHandle<()>);
+/// A guest's task, wherever it is.
+pub(super) struct Task {
+    work: BoxFuture<'static, ()>,
+    lane: Arc<Lane>,
+}
+
+/// A task elsewhere, which may come back; dropping it ends that.
+pub(super) struct Moved(JoinHandle<Option<Task>>);
 
 impl SlowLane {
     /// As many threads as there are for short requests.
@@ -79,10 +141,78 @@ impl Drop for SlowLane {
     }
 }
 
+impl Lane {
+    /// Begins with trust.
+    pub fn new(slow: Option<Handle>) -> Arc<Self> {
+        Arc::new(Self {
+            slow,
+            suspect: AtomicBool::new(false),
+        })
+    }
+
+    fn suspect(&self, suspect: bool) {
+        self.suspect.store(suspect, Ordering::Relaxed);
+    }
+}
+
 impl Laned {
-    /// A task that moves to the slow lane, if there is one, when it takes long.
-    pub fn new(task: impl Future<Output = ()> + Send + 'static, slow: Option<Handle>) -> Self {
-        Self::Fast(Box::pin(task), slow)
+    /// A task that moves to the slow lane, if there is one, when it takes long; or begins there.
+    pub fn new(work: impl Future<Output = ()> + Send + 'static, lane: &Arc<Lane>) -> Self {
+        let task = Task {
+            work: Box::pin(work),
+            lane: lane.clone(),
+        };
+        match &lane.slow {
+            Some(slow) if lane.suspect.load(Ordering::Relaxed) => {
+                Self::Slow(Moved(slow.spawn(task.on_parole(true))))
+            }
+            _ => Self::Fast(task),
+        }
+    }
+}
+
+impl Task {
+    /// Polls the guest for a slice; ready when it has ended.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        SLICE.set(Slice::until(ticks() + SLICE_TICKS));
+        self.work.as_mut().poll(cx)
+    }
+
+    /// The task, if it has used up its slice and there is another lane; what is left behind does nothing.
+    fn take_if_over(&mut self) -> Option<(Handle, Self)> {
+        let slow = self.lane.slow.as_ref().filter(|_| SLICE.get().over)?;
+        let work: BoxFuture<'static, ()> = Box::pin(future::ready(()));
+        let task = Self {
+            work: mem::replace(&mut self.work, work),
+            lane: self.lane.clone(),
+        };
+        Some((slow.clone(), task))
+    }
+
+    /// Goes on in the slow lane; comes back when it has behaved for a while, and not when it has ended. One that `begins` there
+    /// and takes no slice wins its component's trust back.
+    async fn on_parole(mut self, begins: bool) -> Option<Self> {
+        let mut since = ticks();
+        let mut trusted = begins;
+        let ended = future::poll_fn(|cx| {
+            let polled = self.poll(cx);
+            if SLICE.get().over {
+                since = ticks();
+                trusted = false;
+            }
+            if polled.is_ready() {
+                return Poll::Ready(true);
+            }
+            if ticks() - since >= PAROLE {
+                return Poll::Ready(false);
+            }
+            Poll::Pending
+        })
+        .await;
+        if ended && trusted {
+            self.lane.suspect(false);
+        }
+        (!ended).then_some(self)
     }
 }
 
@@ -90,21 +220,24 @@ impl Future for Laned {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if let Self::Fast(task, slow) = &mut *self {
-            SLICE_OVER.set(false);
-            if task.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(());
+        loop {
+            match &mut *self {
+                Self::Fast(task) => {
+                    if task.poll(cx).is_ready() {
+                        return Poll::Ready(());
+                    }
+                    let Some((slow, task)) = task.take_if_over() else {
+                        return Poll::Pending;
+                    };
+                    task.lane.suspect(true);
+                    *self = Self::Slow(Moved(slow.spawn(task.on_parole(false))));
+                }
+                Self::Slow(Moved(task)) => match ready!(Pin::new(task).poll(cx)) {
+                    Ok(Some(task)) => *self = Self::Fast(task),
+                    // It has ended, or panicked: that has told whoever waits already, as the unwinding dropped what they share.
+                    Ok(None) | Err(_) => return Poll::Ready(()),
+                },
             }
-            let Some(slow) = slow.as_ref().filter(|_| SLICE_OVER.get()) else {
-                return Poll::Pending;
-            };
-            let task = mem::replace(task, Box::pin(future::ready(())));
-            *self = Self::Slow(Moved(slow.spawn(task)));
-        }
-        match &mut *self {
-            // A panic in it has told whoever waits already, as the unwinding dropped what they share.
-            Self::Slow(Moved(task)) => Pin::new(task).poll(cx).map(drop),
-            Self::Fast(..) => Poll::Pending,
         }
     }
 }
@@ -125,10 +258,26 @@ mod tests {
         thread::current().name().unwrap_or_default().to_owned()
     }
 
+    fn use_up_slice() {
+        SLICE.set(Slice {
+            until: 0,
+            over: true,
+        });
+    }
+
+    #[test]
+    fn a_slice_ends_with_the_tick_that_ends_it() {
+        let slice = Slice::until(8);
+        // Late by many ticks when it began, as an instance is that was idle.
+        assert!(!slice.interrupted(7).over);
+        assert!(slice.interrupted(8).over);
+        assert!(slice.interrupted(8).interrupted(7).over);
+    }
+
     /// Tells on which threads it runs before and after its slice is over.
     async fn slow(names: mpsc::Sender<String>) {
         names.send(name()).unwrap();
-        slice_is_over();
+        use_up_slice();
         tokio::task::yield_now().await;
         names.send(name()).unwrap();
     }
@@ -138,11 +287,51 @@ mod tests {
         let lane = SlowLane::new(NonZeroUsize::MIN).unwrap();
         let (sender, names) = mpsc::channel();
         let here = name();
-        tokio::spawn(Laned::new(slow(sender), lane.handle()))
+        tokio::spawn(Laned::new(slow(sender), &Lane::new(lane.handle())))
             .await
             .unwrap();
         assert_eq!(names.recv().unwrap(), here);
         assert_eq!(names.recv().unwrap(), "washlet-slow");
+    }
+
+    #[tokio::test]
+    async fn who_took_long_begins_in_the_slow_lane_until_it_does_not() {
+        let slow = SlowLane::new(NonZeroUsize::MIN).unwrap();
+        let lane = Lane::new(slow.handle());
+        let (sender, names) = mpsc::channel();
+        let here = name();
+        tokio::spawn(Laned::new(self::slow(sender.clone()), &lane))
+            .await
+            .unwrap();
+        for expected in [&*here, "washlet-slow"] {
+            assert_eq!(names.recv().unwrap(), expected);
+        }
+        for expected in ["washlet-slow", &here] {
+            let sender = sender.clone();
+            let short = async move { sender.send(name()).unwrap() };
+            tokio::spawn(Laned::new(short, &lane)).await.unwrap();
+            assert_eq!(names.recv().unwrap(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_behaves_comes_back() {
+        let lane = SlowLane::new(NonZeroUsize::MIN).unwrap();
+        let here = name();
+        let _engine = crate::engine::Engine::builder().build().unwrap();
+        let task = async move {
+            use_up_slice();
+            tokio::task::yield_now().await;
+            assert_eq!(name(), "washlet-slow");
+            while name() != here {
+                tokio::time::sleep(crate::engine::TICK).await;
+            }
+        };
+        let task = tokio::spawn(Laned::new(task, &Lane::new(lane.handle())));
+        tokio::time::timeout(std::time::Duration::from_secs(60), task)
+            .await
+            .expect("it comes back")
+            .unwrap();
     }
 
     #[tokio::test]
@@ -151,12 +340,14 @@ mod tests {
         let (sender, names) = mpsc::channel();
         let here = name();
         // Another guest of this thread had a long slice before.
-        slice_is_over();
+        use_up_slice();
         let task = async move {
             tokio::task::yield_now().await;
             sender.send(name()).unwrap();
         };
-        tokio::spawn(Laned::new(task, lane.handle())).await.unwrap();
+        tokio::spawn(Laned::new(task, &Lane::new(lane.handle())))
+            .await
+            .unwrap();
         assert_eq!(names.recv().unwrap(), here);
     }
 
@@ -174,10 +365,10 @@ mod tests {
         let task = tokio::spawn(Laned::new(
             async move {
                 let _tell = tell;
-                slice_is_over();
+                use_up_slice();
                 future::pending::<()>().await;
             },
-            lane.handle(),
+            &Lane::new(lane.handle()),
         ));
         tokio::task::yield_now().await;
         task.abort();

@@ -7,7 +7,9 @@
 
 use std::{
     collections::HashMap,
+    future::poll_fn,
     num::NonZeroU32,
+    pin::pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -24,11 +26,12 @@ use tokio::{
 use wasmtime_wasi_http::WasiBody;
 
 use super::{
-    call::{Call, Head, Outcome},
+    call::Call,
     counters::count,
     handler::{Export, Handler},
     instances::{Instance, Instances, Proxy},
     lane::Laned,
+    outcome::Outcome,
     serve::lock,
 };
 use crate::spec;
@@ -39,9 +42,6 @@ pub(super) struct Shared {
     reuse: spec::Reuse,
     running: Mutex<Vec<Arc<Driven>>>,
 }
-
-/// What a request consists of for its guest.
-type Parts = (Request<WasiBody>, oneshot::Sender<Head>);
 
 /// One instance, as those see it who have requests for it.
 struct Driven {
@@ -65,8 +65,6 @@ struct State {
 struct InFlight {
     call: Arc<Call>,
     deadline: Instant,
-    /// None when it has been sent. It stays here, not with the guest's task, so that whoever misses the head can know why.
-    head: Option<oneshot::Sender<Head>>,
     ended: oneshot::Sender<Ended>,
 }
 
@@ -80,7 +78,7 @@ struct Order {
 enum Ended {
     With(Outcome),
     /// The instance ended before it looked at it.
-    NotBegun(Box<Parts>),
+    NotBegun(Box<Request<WasiBody>>),
 }
 
 impl Shared {
@@ -96,19 +94,23 @@ impl Shared {
     }
 
     /// Has an instance answer a request, and says how that ended; or gives it back if none has room for it.
-    pub async fn run(&self, call: &Arc<Call>, mut parts: Parts) -> Result<Outcome, Parts> {
+    pub async fn run(
+        &self,
+        call: &Arc<Call>,
+        mut request: Request<WasiBody>,
+    ) -> Result<Outcome, Request<WasiBody>> {
         static IDS: AtomicU64 = AtomicU64::new(0);
         let handler = call.handler();
         let deadline = Instant::now() + handler.timeout;
         loop {
             let Some(driven) = self.driven(handler) else {
-                return Err(parts);
+                return Err(request);
             };
             let id = IDS.fetch_add(1, Ordering::Relaxed);
-            let end = match self.admit(&driven, id, call, deadline, parts) {
+            let end = match self.admit(&driven, id, call, deadline, request) {
                 Ok(end) => end,
                 Err(refused) => {
-                    parts = refused;
+                    request = refused;
                     continue;
                 }
             };
@@ -116,11 +118,9 @@ impl Shared {
             let ended = match time::timeout_at(deadline, &mut end).await {
                 Ok(ended) => ended,
                 Err(_) => match driven.give_up(id) {
-                    Some(in_flight) => {
-                        let outcome = call.judge(None, None);
+                    Some(_) => {
+                        let outcome = call.handler().judge(None, None);
                         call.finish(outcome);
-                        // Now that whoever waits for the head will find out why there is none.
-                        drop(in_flight);
                         return Ok(outcome);
                     }
                     None => end.await,
@@ -128,7 +128,7 @@ impl Shared {
             };
             match ended {
                 Ok(Ended::With(outcome)) => return Ok(outcome),
-                Ok(Ended::NotBegun(given_back)) => parts = *given_back,
+                Ok(Ended::NotBegun(given_back)) => request = *given_back,
                 // Its task is gone: the process is ending.
                 Err(_) => return Ok(Outcome::Stopped),
             }
@@ -162,7 +162,7 @@ impl Shared {
         running.push(driven.clone());
         let idle = self.reuse.idle.filter(|_| !kept);
         let task = drive(driven.clone(), handler.clone(), instance, queue, idle);
-        tokio::spawn(Laned::new(task, handler.slow.clone()));
+        tokio::spawn(Laned::new(task, &handler.lane));
         Some(driven)
     }
 
@@ -177,14 +177,14 @@ impl Shared {
         id: u64,
         call: &Arc<Call>,
         deadline: Instant,
-        (request, head): Parts,
-    ) -> Result<oneshot::Receiver<Ended>, Parts> {
+        request: Request<WasiBody>,
+    ) -> Result<oneshot::Receiver<Ended>, Request<WasiBody>> {
         let mut state = lock(&driven.state);
         if state.retired || state.in_flight.len() >= self.reuse.max_concurrency.get() as usize {
-            return Err((request, head));
+            return Err(request);
         }
         if let Err(mpsc::error::SendError(order)) = driven.orders.send(Order { id, request }) {
-            return Err((order.request, head));
+            return Err(order.request);
         }
         let (ended, end) = oneshot::channel();
         state.in_flight.insert(
@@ -192,7 +192,6 @@ impl Shared {
             InFlight {
                 call: call.clone(),
                 deadline,
-                head: Some(head),
                 ended,
             },
         );
@@ -288,8 +287,7 @@ async fn drive(
                             let Some(call) = driven.call(id) else { continue };
                             let driven = &driven;
                             requests.push(async move {
-                                let head = |head| driven.send_head(id, head);
-                                let result = call.serve_shared(service, accessor, request, head).await;
+                                let result = call.serve_shared(service, accessor, request).await;
                                 if result.is_ok() {
                                     driven.ended(id);
                                 }
@@ -306,7 +304,7 @@ async fn drive(
     };
     let (result, cut) = tokio::select! {
         biased;
-        result = work => (Some(result), false),
+        result = driven.giving_way(work) => (Some(result), false),
         () = handler.flight.cut() => (None, true),
         () = driven.overdue(idle) => (None, false),
     };
@@ -318,13 +316,8 @@ async fn drive(
         std::mem::take(&mut state.in_flight)
     };
     while let Ok(Order { id, request }) = queue.try_recv() {
-        if let Some(InFlight {
-            head: Some(head),
-            ended,
-            ..
-        }) = left.remove(&id)
-        {
-            let _ = ended.send(Ended::NotBegun(Box::new((request, head))));
+        if let Some(InFlight { ended, .. }) = left.remove(&id) {
+            let _ = ended.send(Ended::NotBegun(Box::new(request)));
         }
     }
     for in_flight in left.into_values() {
@@ -333,10 +326,12 @@ async fn drive(
             Outcome::Stopped
         } else {
             let limits = instance.store.data().limits();
-            in_flight.call.judge(result.as_ref(), Some(limits))
+            in_flight
+                .call
+                .handler()
+                .judge(result.as_ref(), Some(limits))
         };
         in_flight.call.finish(outcome);
-        drop(in_flight.head);
         let _ = in_flight.ended.send(Ended::With(outcome));
     }
 }
@@ -347,14 +342,23 @@ impl Driven {
         state.in_flight.get(&id).map(|f| f.call.clone())
     }
 
-    fn send_head(&self, id: u64, head: Head) {
-        let sender = lock(&self.state)
-            .in_flight
-            .get_mut(&id)
-            .and_then(|in_flight| in_flight.head.take());
-        if let Some(sender) = sender {
-            let _ = sender.send(head);
-        }
+    /// Has responses sent when the instance gives up its thread, which is asked to go on where that may make one whole.
+    async fn giving_way<T>(&self, instance: impl Future<Output = T>) -> T {
+        let mut instance = pin!(instance);
+        poll_fn(|cx| {
+            let polled = instance.as_mut().poll(cx);
+            if polled.is_pending() && self.give_way() {
+                cx.waker().wake_by_ref();
+            }
+            polled
+        })
+        .await
+    }
+
+    fn give_way(&self) -> bool {
+        let state = lock(&self.state);
+        let calls = state.in_flight.values().map(|f| &f.call);
+        calls.fold(false, |again, call| call.give_way() | again)
     }
 
     fn ended(&self, id: u64) {

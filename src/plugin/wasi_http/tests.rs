@@ -110,9 +110,16 @@ fn status(response: &str) -> &str {
     response.split(' ').nth(1).unwrap_or(response)
 }
 
-/// Whether a chunked response came to its end.
+/// Whether a response came to its end, as its head announces that.
 fn is_whole(response: &str) -> bool {
-    response.ends_with("\r\n0\r\n\r\n")
+    let (head, body) = response.split_once("\r\n\r\n").unwrap_or((response, ""));
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    match length {
+        Some(length) => length.parse() == Ok(body.len()),
+        None => response.ends_with("\r\n0\r\n\r\n"),
+    }
 }
 
 async fn until(mut condition: impl FnMut() -> bool) {

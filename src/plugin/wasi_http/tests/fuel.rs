@@ -25,12 +25,13 @@ async fn serve(world: &World, name: &str, fuel: u64, pool: u32) -> Served {
     world.serve(kit, &guest(name)).await
 }
 
-/// Whether the answer is whole, and the fuel that it took.
+/// Whether the guest has answered as a whole, and the fuel that it took.
 async fn took(world: &World, path: &str) -> (bool, u64) {
     let before = world.counts("app").fuel;
     let answer = world.get("app", path).await;
     until(|| world.counts("app").in_flight == 0).await;
-    (is_whole(&answer), world.counts("app").fuel - before)
+    let answered = status(&answer) == "200" && is_whole(&answer);
+    (answered, world.counts("app").fuel - before)
 }
 
 #[tokio::test]

@@ -1,0 +1,229 @@
+//! Where a response waits for whoever sends it, and for its body if that is short.
+//!
+//! A guest of WASI 0.3 writes its body after it has returned the head. What it has written when it has nothing more to do at
+//! once goes with the head: most answers are whole by then, and neither the server nor the guest has to be woken for them again.
+
+use std::{
+    collections::VecDeque,
+    mem,
+    pin::Pin,
+    sync::Mutex,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use futures::task::AtomicWaker;
+use http::Response;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use wasmtime_wasi_http::{Error, WasiBody};
+
+use super::serve::lock;
+
+/// Most of a body that is taken in before anybody asks for it, in bytes; one frame may go beyond.
+const AHEAD: usize = 16 << 10;
+
+/// A response's head, with a body that may go on; or the words of an error code that the guest answered with.
+pub(super) type Head = Result<Response<Begun>, String>;
+
+/// A response's body, and what there is of it already.
+pub(super) struct Begun {
+    here: VecDeque<Result<Frame<Bytes>, Error>>,
+    /// Bytes of data in `here`.
+    size: usize,
+    /// None when all is here.
+    rest: Option<WasiBody>,
+}
+
+/// The one place for a request's response.
+#[derive(Default)]
+pub(super) struct Outbox {
+    state: Mutex<State>,
+    waiting: AtomicWaker,
+}
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Empty,
+    /// The guest has its thread still, or gave way once only.
+    Held {
+        response: Response<Begun>,
+        gave_way: bool,
+    },
+    Sent(Head),
+    /// Nothing comes, or nothing more.
+    Closed,
+}
+
+impl Outbox {
+    /// Takes a response, and keeps it until it is whole or the guest waits for something; see [`Outbox::give_way`].
+    pub fn hold(&self, response: Response<WasiBody>) {
+        self.put(State::Held {
+            response: response.map(Begun::of),
+            gave_way: false,
+        });
+    }
+
+    /// Takes a response that is to be sent as it is.
+    pub fn send(&self, head: Result<Response<WasiBody>, String>) {
+        self.put(State::Sent(head.map(|response| response.map(Begun::of))));
+    }
+
+    /// The guest has given up its thread: sends what is held, but not the first time, since a guest between two of its tasks
+    /// does so too. True if it should be asked to go on.
+    pub fn give_way(&self) -> bool {
+        let mut again = false;
+        self.change(|state| match state {
+            State::Held { gave_way, .. } if !*gave_way => {
+                *gave_way = true;
+                again = true;
+                false
+            }
+            State::Held { .. } => state.release(),
+            _ => false,
+        });
+        again
+    }
+
+    /// No response comes any more; one that is held is given up.
+    pub fn close(&self) {
+        self.change(|state| {
+            let over = matches!(state, State::Empty | State::Held { .. });
+            if over {
+                *state = State::Closed;
+            }
+            over
+        });
+    }
+
+    /// Takes in what there is of the body of a response that is held. Whether that has been sent as a whole.
+    pub fn fill(&self, cx: &mut Context<'_>) -> bool {
+        let mut whole = false;
+        self.change(|state| {
+            if let State::Held { response, .. } = state
+                && response.body_mut().poll_fill(cx).is_ready()
+            {
+                whole = response.body().is_whole();
+                return state.release();
+            }
+            false
+        });
+        whole
+    }
+
+    /// The response; none if none comes.
+    pub fn poll(&self, cx: &Context<'_>) -> Poll<Option<Head>> {
+        self.waiting.register(cx.waker());
+        let mut state = lock(&self.state);
+        match mem::replace(&mut *state, State::Closed) {
+            State::Sent(head) => Poll::Ready(Some(head)),
+            State::Closed => Poll::Ready(None),
+            waiting => {
+                *state = waiting;
+                Poll::Pending
+            }
+        }
+    }
+
+    fn put(&self, new: State) {
+        self.change(|state| {
+            let first = matches!(state, State::Empty);
+            if first {
+                *state = new;
+            }
+            first
+        });
+    }
+
+    /// Changes the state, and tells whoever waits if that says so.
+    fn change(&self, change: impl FnOnce(&mut State) -> bool) {
+        let changed = change(&mut lock(&self.state));
+        if changed {
+            self.waiting.wake();
+        }
+    }
+}
+
+impl State {
+    /// Sends what is held.
+    fn release(&mut self) -> bool {
+        match mem::take(self) {
+            Self::Held { response, .. } => {
+                *self = Self::Sent(Ok(response));
+                true
+            }
+            other => {
+                *self = other;
+                false
+            }
+        }
+    }
+}
+
+impl Begun {
+    fn of(body: WasiBody) -> Self {
+        Self {
+            here: VecDeque::new(),
+            size: 0,
+            rest: Some(body),
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.rest.is_none()
+    }
+
+    /// Takes in what there is; ready when that is all, or enough.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.size < AHEAD
+            && let Some(rest) = &mut self.rest
+        {
+            let frame = ready!(Pin::new(rest).poll_frame(cx));
+            match &frame {
+                Some(Ok(frame)) => self.size += frame.data_ref().map_or(0, Bytes::len),
+                Some(Err(_)) | None => self.rest = None,
+            }
+            self.here.extend(frame);
+        }
+        Poll::Ready(())
+    }
+}
+
+impl HttpBody for Begun {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = self.get_mut();
+        if let Some(frame) = this.here.pop_front() {
+            return Poll::Ready(Some(frame));
+        }
+        match &mut this.rest {
+            Some(rest) => Pin::new(rest).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.here.is_empty() && self.rest.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.rest {
+            Some(rest) if self.here.is_empty() => rest.size_hint(),
+            Some(_) => SizeHint::default(),
+            None => {
+                let sizes = self.here.iter().map(|frame| match frame {
+                    Ok(frame) => Some(frame.data_ref()?.len() as u64),
+                    Err(_) => None,
+                });
+                // With trailers, or a failure, it is not as long as its data.
+                let sum: Option<u64> = sizes.sum();
+                sum.map(SizeHint::with_exact).unwrap_or_default()
+            }
+        }
+    }
+}
