@@ -102,7 +102,7 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Text(text) => text.is_none(),
-            Kind::Guest(body) => !body.head_only && body.inner.is_end_stream(),
+            Kind::Guest(body) => !body.head_only && body.is_complete(),
         }
     }
 
@@ -112,12 +112,20 @@ impl HttpBody for Body {
                 SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
             }
             Kind::Guest(body) if body.head_only => SizeHint::default(),
-            Kind::Guest(body) => body.inner.size_hint(),
+            // What is announced, even if less is here: the server must not take that for the whole.
+            Kind::Guest(body) => body
+                .missing
+                .map_or_else(|| body.inner.size_hint(), SizeHint::with_exact),
         }
     }
 }
 
 impl GuestBody {
+    /// Nothing comes any more, and nothing is missing.
+    fn is_complete(&self) -> bool {
+        self.missing.is_none_or(|bytes| bytes == 0) && self.inner.is_end_stream()
+    }
+
     fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
@@ -181,7 +189,7 @@ impl GuestBody {
 
 impl Drop for GuestBody {
     fn drop(&mut self) {
-        let whole = self.whole || self.missing == Some(0) || self.inner.is_end_stream();
+        let whole = self.whole || self.missing == Some(0) || self.is_complete();
         if let Some(guest) = &self.guest
             && !whole
         {

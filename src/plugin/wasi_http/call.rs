@@ -77,7 +77,10 @@ impl Call {
         let method = request.method().clone();
         // Made before the task, and so dropped with it even if that never begins.
         let end = End(self.clone());
-        let task = Laned::new(run(end, request), &self.handler.lane);
+        let task = match &self.handler.shared {
+            None => Laned::new(run(end, request), &self.handler.lane),
+            Some(_) => Laned::here(run(end, request), &self.handler.lane),
+        };
         let guest = StopOnDrop(Some(tokio::spawn(task).abort_handle()));
         let head = poll_fn(|cx| match &over {
             Some(over) if over.poll(cx).is_ready() => Poll::Ready(Err(())),

@@ -46,13 +46,19 @@ thread_local! {
 struct Slice {
     /// The tick at which it ends.
     until: u64,
+    /// The tick at which its task gives way at the latest, whoever is at work.
+    yields: u64,
     /// A guest was interrupted at its end.
     over: bool,
 }
 
 impl Slice {
     const fn until(until: u64) -> Self {
-        Self { until, over: false }
+        Self {
+            until,
+            yields: until,
+            over: false,
+        }
     }
 
     /// The slice as it is for a guest that is interrupted.
@@ -64,12 +70,13 @@ impl Slice {
     }
 }
 
-/// Asked at a tick, when a guest is interrupted: whether it has used up its time slice. An instance that is kept is interrupted
+/// Asked at a tick, when a guest is interrupted: whether it gives way to others. An instance that is kept is interrupted
 /// when it is called for the first time after a tick, however long ago that was; it goes on.
 pub(in crate::plugin) fn slice_is_over() -> bool {
-    let slice = SLICE.get().interrupted(ticks());
+    let now = ticks();
+    let slice = SLICE.get().interrupted(now);
     SLICE.set(slice);
-    slice.over
+    slice.over || now >= slice.yields
 }
 
 /// A guest begins that shares its task with others.
@@ -158,16 +165,20 @@ impl Lane {
 impl Laned {
     /// A task that moves to the slow lane, if there is one, when it takes long; or begins there.
     pub fn new(work: impl Future<Output = ()> + Send + 'static, lane: &Arc<Lane>) -> Self {
-        let task = Task {
-            work: Box::pin(work),
-            lane: lane.clone(),
-        };
-        match &lane.slow {
-            Some(slow) if lane.suspect.load(Ordering::Relaxed) => {
+        match (Self::here(work, lane), &lane.slow) {
+            (Self::Fast(task), Some(slow)) if lane.suspect.load(Ordering::Relaxed) => {
                 Self::Slow(Moved(slow.spawn(task.on_parole(true))))
             }
-            _ => Self::Fast(task),
+            (task, _) => task,
         }
+    }
+
+    /// The same for a task that mostly waits for another one's guest, and so says nothing of what guests are like.
+    pub fn here(work: impl Future<Output = ()> + Send + 'static, lane: &Arc<Lane>) -> Self {
+        Self::Fast(Task {
+            work: Box::pin(work),
+            lane: lane.clone(),
+        })
     }
 }
 
@@ -209,7 +220,7 @@ impl Task {
             Poll::Pending
         })
         .await;
-        if ended && trusted {
+        if trusted {
             self.lane.suspect(false);
         }
         (!ended).then_some(self)
@@ -260,8 +271,8 @@ mod tests {
 
     fn use_up_slice() {
         SLICE.set(Slice {
-            until: 0,
             over: true,
+            ..Slice::until(0)
         });
     }
 

@@ -227,3 +227,98 @@ impl HttpBody for Begun {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use futures::{channel::mpsc, stream::StreamExt as _};
+    use http_body_util::{BodyExt as _, StreamBody};
+
+    use super::*;
+
+    type Pieces = mpsc::UnboundedSender<usize>;
+
+    /// A response whose body comes in pieces of these sizes.
+    fn response() -> (Pieces, Response<WasiBody>) {
+        let (pieces, sizes) = mpsc::unbounded();
+        let frames = sizes.map(|size| Ok(Frame::data(Bytes::from(vec![b'x'; size]))));
+        (
+            pieces,
+            Response::new(StreamBody::new(frames).boxed_unsync()),
+        )
+    }
+
+    fn cx() -> Context<'static> {
+        Context::from_waker(Waker::noop())
+    }
+
+    /// The length that the server announces; none if it cannot know it.
+    fn sent(outbox: &Outbox) -> Option<Option<u64>> {
+        match outbox.poll(&cx()) {
+            Poll::Ready(head) => Some(head.unwrap().unwrap().body().size_hint().exact()),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn what_is_whole_before_the_guest_waits_is_sent_as_a_whole() {
+        let outbox = Outbox::default();
+        let (pieces, response) = response();
+        outbox.hold(response);
+        pieces.unbounded_send(3).unwrap();
+        assert!(!outbox.fill(&mut cx()));
+        // Between two of its tasks.
+        assert!(outbox.give_way());
+        assert_eq!(sent(&outbox), None);
+        pieces.unbounded_send(4).unwrap();
+        drop(pieces);
+        assert!(outbox.fill(&mut cx()));
+        assert_eq!(sent(&outbox), Some(Some(7)));
+        assert!(!outbox.give_way() && !outbox.fill(&mut cx()));
+    }
+
+    #[test]
+    fn a_head_does_not_wait_for_a_guest_that_waits() {
+        let outbox = Outbox::default();
+        let (_pieces, response) = response();
+        outbox.hold(response);
+        assert!(outbox.give_way());
+        assert!(!outbox.give_way());
+        assert_eq!(sent(&outbox), Some(None));
+    }
+
+    #[test]
+    fn no_more_is_taken_in_than_is_worth_it() {
+        let outbox = Outbox::default();
+        let (pieces, response) = response();
+        outbox.hold(response);
+        for _ in 0..3 {
+            pieces.unbounded_send(AHEAD / 2).unwrap();
+        }
+        assert!(!outbox.fill(&mut cx()), "it is not whole");
+        let Poll::Ready(Some(Ok(response))) = outbox.poll(&cx()) else {
+            panic!("it is sent")
+        };
+        assert_eq!(response.body().here.len(), 2);
+        assert_eq!(response.body().size_hint().exact(), None);
+    }
+
+    #[test]
+    fn what_is_held_when_the_guest_fails_is_not_sent() {
+        let outbox = Outbox::default();
+        outbox.hold(response().1);
+        outbox.close();
+        assert!(matches!(outbox.poll(&cx()), Poll::Ready(None)));
+        outbox.hold(response().1);
+        assert!(matches!(outbox.poll(&cx()), Poll::Ready(None)));
+    }
+
+    #[test]
+    fn what_was_sent_stays_when_the_guest_fails() {
+        let outbox = Outbox::default();
+        outbox.send(Ok(response().1));
+        outbox.close();
+        assert_eq!(sent(&outbox), Some(None));
+    }
+}

@@ -130,6 +130,32 @@ async fn an_instance_that_keeps_its_answer_is_not_used_again_and_nobody_waits_fo
 }
 
 #[tokio::test]
+async fn a_short_answer_that_is_not_as_long_as_it_says_is_cut() {
+    let world = World::new().await;
+    let name = "counter-p3";
+    for concurrency in [1, 2] {
+        let _served = serve(&world, name, |c| {
+            c.reuse = Some(Reuse {
+                max_concurrency: number(concurrency),
+                ..reuse(1)
+            });
+        })
+        .await;
+        let before = world.counts(name).cut;
+        let answer = world.get(name, "/?says=20").await;
+        assert!(
+            is_whole(&answer) && answer.contains("served 1 together 1"),
+            "{answer}"
+        );
+        let short = world.get(name, "/?says=100").await;
+        assert!(!is_whole(&short), "{short}");
+        assert!(short.contains("content-length: 100"), "{short}");
+        until(|| world.counts(name).cut == before + 1).await;
+        until(|| world.counts(name).in_flight == 0).await;
+    }
+}
+
+#[tokio::test]
 async fn a_component_that_awaits_serves_several_requests_at_once() {
     let world = World::new().await;
     let name = "counter-p3";

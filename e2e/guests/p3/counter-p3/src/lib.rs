@@ -1,5 +1,6 @@
 //! Answers `served N together M\n` after `?ms=N` milliseconds: N counts the requests of this instance, and M those that it had
-//! at the same time when this one came, itself included. `/trap` traps after the pause.
+//! at the same time when this one came, itself included. `/trap` traps after the pause; `?says=L` announces L bytes, however
+//! long the answer is.
 
 #[path = "../../http.rs"]
 mod http;
@@ -20,7 +21,8 @@ wit_bindgen::generate!({
 use core::sync::atomic::{AtomicU32, Ordering};
 use exports::wasi::http::handler::Guest;
 use wasi::clocks::monotonic_clock::wait_for;
-use wasi::http::types::{ErrorCode, Request, Response};
+use wasi::http::types::{ErrorCode, Fields, Request, Response};
+use wit_bindgen::spawn_local;
 
 static SERVED: AtomicU32 = AtomicU32::new(0);
 static TOGETHER: AtomicU32 = AtomicU32::new(0);
@@ -39,7 +41,19 @@ impl Guest for Counter {
             panic!("as asked");
         }
         TOGETHER.fetch_sub(1, Ordering::Relaxed);
-        Ok(http::text(200, format!("served {served} together {together}\n")))
+        let text = format!("served {served} together {together}\n");
+        let Some(length) = http::query(&request, "says") else {
+            return Ok(http::text(200, text));
+        };
+        let headers = Fields::new();
+        headers
+            .append("content-length", length.as_bytes())
+            .expect("a valid header");
+        let (mut writer, body) = wit_stream::new();
+        spawn_local(async move {
+            writer.write_all(text.into_bytes()).await;
+        });
+        Ok(http::stream(200, headers, body))
     }
 }
 
