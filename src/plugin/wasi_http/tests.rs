@@ -10,7 +10,9 @@ use tokio::{
 
 mod client;
 mod counts;
+mod faults;
 mod fuel;
+mod generations;
 mod http2;
 mod https;
 mod limits;
@@ -299,96 +301,6 @@ async fn who_has_no_route_gets_404() {
 }
 
 #[tokio::test]
-async fn faults_of_a_guest_are_its_own() {
-    let world = World::new().await;
-    let mut kit = world.kit("faults", &[]);
-    kit.workload.components[0].request_timeout = Some(Duration::from_millis(300));
-    kit.workload.components[0].memory_limit = Some(16 << 20);
-    let _served = world.serve(kit, &guest("faults")).await;
-    for (path, wanted) in [
-        ("/panic", "500"),
-        ("/stack", "500"),
-        ("/no-response", "500"),
-        ("/spin", "504"),
-        ("/ok", "200"),
-    ] {
-        let response = world.get("a", path).await;
-        assert_eq!(status(&response), wanted, "{path}: {response}");
-    }
-    let response = world.get("a", "/alloc").await;
-    assert!(
-        response.contains("refused at 16 MiB") || response.contains("refused at 15 MiB"),
-        "{response}"
-    );
-    let cut = world.get("a", "/drop-body").await;
-    assert!(
-        status(&cut) == "200" && cut.contains("the first half") && !is_whole(&cut),
-        "{cut}"
-    );
-    until(|| world.counts("faults").in_flight == 0).await;
-    let counts = world.counts("faults");
-    assert_eq!(
-        (
-            counts.requests,
-            counts.trapped,
-            counts.out_of_time,
-            counts.unanswered
-        ),
-        (7, 3, 1, 1),
-        "{counts:?}"
-    );
-}
-
-#[tokio::test]
-async fn a_guest_that_needs_more_memory_than_it_may_have_is_told_apart() {
-    let world = World::new().await;
-    let mut kit = world.kit("small", &[]);
-    kit.workload.components[0].memory_limit = Some(64 << 10);
-    let _served = world.serve(kit, &guest("v1")).await;
-    let response = world.get("a", "/").await;
-    assert!(
-        status(&response) == "500" && response.contains("ran out of memory"),
-        "{response}"
-    );
-    assert_eq!(world.counts("small").out_of_memory, 1);
-}
-
-#[tokio::test]
-async fn a_guest_that_spins_does_not_stop_its_neighbours() {
-    let server = HttpServer::new("127.0.0.1:0".parse().unwrap());
-    let world = World {
-        server: Arc::new(server.workers(NonZeroUsize::MIN)),
-        engine: Engine::builder().max_instances(8).build().unwrap(),
-    };
-    world.server.start().await.unwrap();
-    let _spins = world
-        .serve(world.kit("spins", &[("host", "spins")]), &guest("faults"))
-        .await;
-    let _good = world
-        .serve(world.kit("good", &[("host", "good")]), &guest("v1"))
-        .await;
-    let mut spinning = world.connect().await;
-    spinning
-        .write_all(b"GET /spin HTTP/1.1\r\nhost: spins\r\n\r\n")
-        .await
-        .unwrap();
-    until(|| world.counts("spins").in_flight == 1).await;
-    for _ in 0..5 {
-        assert_eq!(
-            status(
-                &timeout(Duration::from_secs(1), world.get("good", "/"))
-                    .await
-                    .unwrap()
-            ),
-            "200"
-        );
-    }
-    // The client goes, and with it the guest.
-    drop(spinning);
-    until(|| world.counts("spins").in_flight == 0).await;
-}
-
-#[tokio::test]
 async fn a_client_that_leaves_ends_the_request() {
     let world = World::new().await;
     for name in ["slow", "slow-p3"] {
@@ -408,128 +320,6 @@ async fn a_client_that_leaves_ends_the_request() {
             until(|| world.counts(name).in_flight == 0).await;
         }
     }
-}
-
-#[tokio::test]
-async fn draining_lets_requests_end_and_takes_no_new_ones() {
-    let world = World::new().await;
-    let served = world.serve(world.kit("slow", &[]), &guest("slow")).await;
-    let (response, ()) = tokio::join!(world.get("a", "/?ms=100&chunks=4"), async {
-        until(|| world.counts("slow").in_flight == 1).await;
-        let (_, refused) = tokio::join!(
-            timeout(Duration::from_secs(10), served.binding.drain()),
-            async {
-                sleep(Duration::from_millis(50)).await;
-                world.get("a", "/").await
-            }
-        );
-        // Nobody else has the route: it is no wrong address, but the wrong moment.
-        assert_eq!(status(&refused), "503", "{refused}");
-        for header in ["retry-after: 1", "connection: close"] {
-            assert!(refused.contains(header), "{refused}");
-        }
-    });
-    assert!(
-        response.contains("chunk 4") && is_whole(&response),
-        "{response}"
-    );
-    assert_eq!(status(&world.get("a", "/").await), "404");
-}
-
-#[tokio::test]
-async fn what_is_dropped_is_cut() {
-    let world = World::new().await;
-    for name in ["slow", "slow-p3"] {
-        let served = world
-            .serve(world.kit(name, &[("host", name)]), &guest(name))
-            .await;
-        let (cut, unanswered, ()) = tokio::join!(
-            world.get(name, "/?ms=50&chunks=1000"),
-            world.get(name, "/?ms=20000"),
-            async {
-                until(|| world.counts(name).in_flight == 2).await;
-                sleep(Duration::from_millis(200)).await;
-                drop(served);
-            }
-        );
-        assert!(
-            status(&cut) == "200" && cut.contains("chunk 1") && !is_whole(&cut),
-            "{name}: {cut}"
-        );
-        assert_eq!(status(&unanswered), "503", "{name}: {unanswered}");
-    }
-}
-
-#[tokio::test]
-async fn a_new_generation_takes_over() {
-    let world = World::new().await;
-    let first = world.serve(world.kit("app", &[]), &guest("v1")).await;
-    let body = |response: String| {
-        response
-            .split("\r\n\r\n")
-            .nth(1)
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let old = body(world.get("a", "/").await);
-    let second = world.serve(world.kit("app", &[]), &guest("v2")).await;
-    let new = body(world.get("a", "/").await);
-    assert_ne!(old, new);
-    assert!(first.binding.fault().is_none() && second.binding.fault().is_none());
-    first.binding.drain().await;
-    drop(first);
-    assert_eq!(body(world.get("a", "/").await), new);
-    assert_eq!(world.counts("app").requests, 3);
-}
-
-#[tokio::test]
-async fn the_younger_workload_waits_for_the_route() {
-    let world = World::new().await;
-    let old = world
-        .serve(world.kit("old", &[("host", "a.com")]), &guest("v1"))
-        .await;
-    let mut kit = world.kit("young", &[("host", "a.com")]);
-    kit.workload.created = 1;
-    let young = world.serve(kit, &guest("v2")).await;
-    let fault = young.binding.fault().unwrap();
-    assert_eq!(
-        (fault.reason, fault.class),
-        (Reason::RouteConflict, Class::Signal)
-    );
-    assert!(
-        fault.message.contains("a.com") && fault.message.contains("default/old"),
-        "{fault}"
-    );
-    young.signal.notified().await;
-    assert_eq!(world.counts("young").requests, 0);
-    drop(old);
-    timeout(Duration::from_secs(1), young.signal.notified())
-        .await
-        .unwrap();
-    assert!(young.binding.fault().is_none());
-    assert_eq!(status(&world.get("a.com", "/").await), "200");
-    assert_eq!(world.counts("young").requests, 1);
-}
-
-#[tokio::test]
-async fn a_route_needs_one_component_that_answers() {
-    let world = World::new().await;
-    let mut kit = world.kit("cli", &[]);
-    let fault = kit
-        .link(&world.engine, &guest("run-only"))
-        .await
-        .err()
-        .unwrap();
-    assert_eq!(fault.reason, Reason::BindFailed);
-    assert!(fault.message.contains("wasi:cli/run"), "{fault}");
-    let mut kit = world.kit("bad", &[("hots", "a")]);
-    let fault = kit.link(&world.engine, &guest("v1")).await.err().unwrap();
-    assert!(fault.message.contains("`hots`"), "{fault}");
-    // Without an entry nothing is served, and nothing is wrong.
-    let mut kit = world.kit("quiet", &[]);
-    kit.workload.interfaces.clear();
-    let _served = world.serve(kit, &guest("v1")).await;
-    assert_eq!(status(&world.get("a", "/").await), "404");
 }
 
 #[tokio::test]
@@ -600,39 +390,4 @@ async fn idle_connections_end_and_do_not_hold_others_up() {
     // Accepted only when the idle one is closed.
     assert_eq!(status(&world.get("a", "/").await), "200");
     assert_eq!(idle.read(&mut [0; 64]).await.unwrap_or(0), 0);
-}
-
-#[tokio::test]
-async fn instances_of_a_workload_share_its_memory() {
-    let world = World::new().await;
-    let mut kit = world.kit("shared", &[("host", "shared")]);
-    kit.workload.memory_limit = Some(20 << 20);
-    let mut bound = kit.link(&world.engine, &guest("faults")).await.unwrap();
-    bound.binding.start(&bound.linked).unwrap();
-    let _neighbour = world
-        .serve(world.kit("b", &[("host", "b")]), &guest("v1"))
-        .await;
-
-    for _ in 0..2 {
-        let response = world.get("shared", "/alloc").await;
-        assert!(
-            response.contains("refused at 20 MiB") || response.contains("refused at 19 MiB"),
-            "what an instance had is given back: {response}"
-        );
-    }
-    until(|| bound.kept.memory().used() == 0).await;
-
-    // As another instance of the workload would have it.
-    let memory = bound.kept.memory().clone();
-    let mut other = crate::engine::InstanceLimits::new(usize::MAX).within(memory, 20 << 20);
-    assert!(wasmtime::ResourceLimiter::memory_growing(&mut other, 0, 20 << 20, None).unwrap());
-    let response = world.get("shared", "/ok").await;
-    assert!(
-        status(&response) == "500" && response.contains("ran out of memory"),
-        "{response}"
-    );
-    assert_eq!(world.counts("shared").out_of_memory, 1);
-    assert_eq!(status(&world.get("b", "/").await), "200");
-    drop(other);
-    assert_eq!(status(&world.get("shared", "/ok").await), "200");
 }

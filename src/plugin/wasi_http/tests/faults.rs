@@ -1,0 +1,128 @@
+//! Guests that fail, and their neighbours.
+
+use super::*;
+
+#[tokio::test]
+async fn faults_of_a_guest_are_its_own() {
+    let world = World::new().await;
+    let mut kit = world.kit("faults", &[]);
+    kit.workload.components[0].request_timeout = Some(Duration::from_millis(300));
+    kit.workload.components[0].memory_limit = Some(16 << 20);
+    let _served = world.serve(kit, &guest("faults")).await;
+    for (path, wanted) in [
+        ("/panic", "500"),
+        ("/stack", "500"),
+        ("/no-response", "500"),
+        ("/spin", "504"),
+        ("/ok", "200"),
+    ] {
+        let response = world.get("a", path).await;
+        assert_eq!(status(&response), wanted, "{path}: {response}");
+    }
+    let response = world.get("a", "/alloc").await;
+    assert!(
+        response.contains("refused at 16 MiB") || response.contains("refused at 15 MiB"),
+        "{response}"
+    );
+    let cut = world.get("a", "/drop-body").await;
+    assert!(
+        status(&cut) == "200" && cut.contains("the first half") && !is_whole(&cut),
+        "{cut}"
+    );
+    until(|| world.counts("faults").in_flight == 0).await;
+    let counts = world.counts("faults");
+    assert_eq!(
+        (
+            counts.requests,
+            counts.trapped,
+            counts.out_of_time,
+            counts.unanswered
+        ),
+        (7, 3, 1, 1),
+        "{counts:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_guest_that_needs_more_memory_than_it_may_have_is_told_apart() {
+    let world = World::new().await;
+    let mut kit = world.kit("small", &[]);
+    kit.workload.components[0].memory_limit = Some(64 << 10);
+    let _served = world.serve(kit, &guest("v1")).await;
+    let response = world.get("a", "/").await;
+    assert!(
+        status(&response) == "500" && response.contains("ran out of memory"),
+        "{response}"
+    );
+    assert_eq!(world.counts("small").out_of_memory, 1);
+}
+
+#[tokio::test]
+async fn a_guest_that_spins_does_not_stop_its_neighbours() {
+    let server = HttpServer::new("127.0.0.1:0".parse().unwrap());
+    let world = World {
+        server: Arc::new(server.workers(NonZeroUsize::MIN)),
+        engine: Engine::builder().max_instances(8).build().unwrap(),
+    };
+    world.server.start().await.unwrap();
+    let _spins = world
+        .serve(world.kit("spins", &[("host", "spins")]), &guest("faults"))
+        .await;
+    let _good = world
+        .serve(world.kit("good", &[("host", "good")]), &guest("v1"))
+        .await;
+    let mut spinning = world.connect().await;
+    spinning
+        .write_all(b"GET /spin HTTP/1.1\r\nhost: spins\r\n\r\n")
+        .await
+        .unwrap();
+    until(|| world.counts("spins").in_flight == 1).await;
+    for _ in 0..5 {
+        assert_eq!(
+            status(
+                &timeout(Duration::from_secs(1), world.get("good", "/"))
+                    .await
+                    .unwrap()
+            ),
+            "200"
+        );
+    }
+    // The client goes, and with it the guest.
+    drop(spinning);
+    until(|| world.counts("spins").in_flight == 0).await;
+}
+
+#[tokio::test]
+async fn instances_of_a_workload_share_its_memory() {
+    let world = World::new().await;
+    let mut kit = world.kit("shared", &[("host", "shared")]);
+    kit.workload.memory_limit = Some(20 << 20);
+    let mut bound = kit.link(&world.engine, &guest("faults")).await.unwrap();
+    bound.binding.start(&bound.linked).unwrap();
+    let _neighbour = world
+        .serve(world.kit("b", &[("host", "b")]), &guest("v1"))
+        .await;
+
+    for _ in 0..2 {
+        let response = world.get("shared", "/alloc").await;
+        assert!(
+            response.contains("refused at 20 MiB") || response.contains("refused at 19 MiB"),
+            "what an instance had is given back: {response}"
+        );
+    }
+    until(|| bound.kept.memory().used() == 0).await;
+
+    // As another instance of the workload would have it.
+    let memory = bound.kept.memory().clone();
+    let mut other = crate::engine::InstanceLimits::new(usize::MAX).within(memory, 20 << 20);
+    assert!(wasmtime::ResourceLimiter::memory_growing(&mut other, 0, 20 << 20, None).unwrap());
+    let response = world.get("shared", "/ok").await;
+    assert!(
+        status(&response) == "500" && response.contains("ran out of memory"),
+        "{response}"
+    );
+    assert_eq!(world.counts("shared").out_of_memory, 1);
+    assert_eq!(status(&world.get("b", "/").await), "200");
+    drop(other);
+    assert_eq!(status(&world.get("shared", "/ok").await), "200");
+}
