@@ -1,6 +1,6 @@
 //! Answers `served N together M\n` after `?ms=N` milliseconds: N counts the requests of this instance, and M those that it had
 //! at the same time when this one came, itself included. `/trap` traps after the pause; `?says=L` announces L bytes, however
-//! long the answer is.
+//! long the answer is; to `/empty` it has no body at all.
 
 #[path = "../../http.rs"]
 mod http;
@@ -49,6 +49,11 @@ impl Guest for Counter {
         headers
             .append("content-length", length.as_bytes())
             .expect("a valid header");
+        if target.starts_with("/empty") {
+            let (_, trailers) = wit_future::new(|| Ok(None));
+            let (response, _sent) = Response::new(headers, None, trailers);
+            return Ok(response);
+        }
         let (mut writer, body) = wit_stream::new();
         spawn_local(async move {
             writer.write_all(text.into_bytes()).await;
