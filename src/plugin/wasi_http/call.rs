@@ -78,8 +78,8 @@ impl Call {
         // Made before the task, and so dropped with it even if that never begins.
         let end = End(self.clone());
         let task = match &self.handler.shared {
-            None => Laned::new(run(end, request), &self.handler.lane),
-            Some(_) => Laned::here(run(end, request), &self.handler.lane),
+            None => Laned::single(run(end, request), &self.handler.lane),
+            Some(_) => Laned::waiting(run(end, request), &self.handler.lane),
         };
         let guest = StopOnDrop(Some(tokio::spawn(task).abort_handle()));
         let head = poll_fn(|cx| match &over {

@@ -1,8 +1,8 @@
 //! Two lanes: a guest that outlives its first time slice moves to threads of low priority, so that the short requests of its
 //! thread do not queue behind it for a slice each time that it comes round.
 //!
-//! A guest begins on the thread of its connection, which is where most end, without a hand-over; unless the last one of the same
-//! component took long, so that one who asks again and again for what takes long has no slice of others' time for each. What a
+//! A guest begins on the thread of its connection, which is where most end, without a hand-over; unless the last ones of the same
+//! component took long, so that one who asks again and again for what takes long has no part of others' time for each. What a
 //! guest waits for stays where it is: sockets and timers wake it wherever it runs.
 
 use std::{
@@ -11,10 +11,7 @@ use std::{
     io, mem,
     num::NonZeroUsize,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -24,18 +21,18 @@ use tokio::{
     task::JoinHandle,
 };
 
+use self::standing::{Record, Standing, Stopwatch};
 use crate::engine::ticks;
+
+pub(super) mod priority;
+mod standing;
 
 /// Ticks that end a slice: it has at least a whole one. With the first tick, each would be found guilty that is just at work
 /// then, and a request that is moved for nothing is late.
 const SLICE_TICKS: u64 = 2;
 
-/// Ticks after which a task of the slow lane that has not used up a slice meanwhile goes back: about a second.
+/// Ticks after which a task of the slow lane that has taken nothing long meanwhile goes back: about a second.
 const PAROLE: u64 = 200;
-
-/// How nice the slow lane is. The system then gives a thread that wakes for a short request the core at once; and a guest
-/// with much to do still gets about a tenth of a core that others keep busy.
-const NICE: i32 = 10;
 
 thread_local! {
     static SLICE: Cell<Slice> = const { Cell::new(Slice::until(0)) };
@@ -94,8 +91,7 @@ pub(super) struct SlowLane(Option<Runtime>);
 pub(super) struct Lane {
     /// None if there is only one lane.
     slow: Option<Handle>,
-    /// The last guest took long.
-    suspect: AtomicBool,
+    record: Record,
 }
 
 /// A guest's task.
@@ -110,6 +106,8 @@ pub(super) enum Laned {
 pub(super) struct Task {
     work: BoxFuture<'static, ()>,
     lane: Arc<Lane>,
+    /// It is about one request. What others take at a time may be many short ones.
+    single: bool,
 }
 
 /// A task elsewhere, which may come back; dropping it ends that.
@@ -125,10 +123,7 @@ impl SlowLane {
             .worker_threads(threads.get())
             .thread_name("washlet-slow")
             .enable_all()
-            .on_thread_start(|| {
-                // On Linux this is about the thread. That it fails (it cannot, for a lower priority) would only cost fairness.
-                let _ = rustix::process::setpriority_process(None, NICE);
-            })
+            .on_thread_start(priority::of_slow_lane)
             .build()?;
         Ok(Self(Some(runtime)))
     }
@@ -153,63 +148,98 @@ impl Lane {
     pub fn new(slow: Option<Handle>) -> Arc<Self> {
         Arc::new(Self {
             slow,
-            suspect: AtomicBool::new(false),
+            record: Record::default(),
         })
-    }
-
-    fn suspect(&self, suspect: bool) {
-        self.suspect.store(suspect, Ordering::Relaxed);
     }
 }
 
 impl Laned {
-    /// A task that moves to the slow lane, if there is one, when it takes long; or begins there.
-    pub fn new(work: impl Future<Output = ()> + Send + 'static, lane: &Arc<Lane>) -> Self {
-        match (Self::here(work, lane), &lane.slow) {
-            (Self::Fast(task), Some(slow)) if lane.suspect.load(Ordering::Relaxed) => {
-                Self::Slow(Moved(slow.spawn(task.on_parole(true))))
-            }
-            (task, _) => task,
-        }
+    /// The task of one request, which moves to the slow lane, if there is one, when it takes long; or begins there.
+    pub fn single(work: impl Future<Output = ()> + Send + 'static, lane: &Arc<Lane>) -> Self {
+        Self::new(work, lane, true)
+    }
+
+    /// The same for a task of many requests.
+    pub fn shared(work: impl Future<Output = ()> + Send + 'static, lane: &Arc<Lane>) -> Self {
+        Self::new(work, lane, false)
     }
 
     /// The same for a task that mostly waits for another one's guest, and so says nothing of what guests are like.
-    pub fn here(work: impl Future<Output = ()> + Send + 'static, lane: &Arc<Lane>) -> Self {
-        Self::Fast(Task {
-            work: Box::pin(work),
-            lane: lane.clone(),
-        })
+    pub fn waiting(work: impl Future<Output = ()> + Send + 'static, lane: &Arc<Lane>) -> Self {
+        Self::Fast(Task::new(work, lane, false))
+    }
+
+    fn new(
+        work: impl Future<Output = ()> + Send + 'static,
+        lane: &Arc<Lane>,
+        single: bool,
+    ) -> Self {
+        let task = Task::new(work, lane, single);
+        match &lane.slow {
+            Some(slow) if lane.record.standing().is_suspect() => {
+                Self::Slow(Moved(slow.spawn(task.on_parole(true))))
+            }
+            _ => Self::Fast(task),
+        }
     }
 }
 
 impl Task {
-    /// Polls the guest for a slice; ready when it has ended.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        SLICE.set(Slice::until(ticks() + SLICE_TICKS));
-        self.work.as_mut().poll(cx)
+    fn new(
+        work: impl Future<Output = ()> + Send + 'static,
+        lane: &Arc<Lane>,
+        single: bool,
+    ) -> Self {
+        Self {
+            work: Box::pin(work),
+            lane: lane.clone(),
+            single,
+        }
     }
 
-    /// The task, if it has used up its slice and there is another lane; what is left behind does nothing.
-    fn take_if_over(&mut self) -> Option<(Handle, Self)> {
-        let slow = self.lane.slow.as_ref().filter(|_| SLICE.get().over)?;
+    /// Polls the guest for a slice; ready when it has ended. True if it took long.
+    fn poll(&mut self, cx: &mut Context<'_>, exact: bool) -> (Poll<()>, bool) {
+        let watch = self.single.then(|| Stopwatch::start(exact));
+        SLICE.set(Slice::until(ticks() + SLICE_TICKS));
+        let polled = self.work.as_mut().poll(cx);
+        let long = SLICE.get().over || watch.is_some_and(|watch| watch.is_long());
+        (polled, long)
+    }
+
+    /// Polls the guest where short requests wait for it. True if it should not go on there.
+    fn poll_here(&mut self, cx: &mut Context<'_>) -> (Poll<()>, bool) {
+        let standing = self.lane.record.standing();
+        let (polled, long) = self.poll(cx, standing != Standing::TRUSTED);
+        if SLICE.get().over {
+            self.lane.record.set(Standing::SUSPECT);
+        } else if long || (self.single && polled.is_ready() && standing != Standing::TRUSTED) {
+            self.lane.record.judge(long);
+        }
+        (polled, long && self.lane.record.standing().is_suspect())
+    }
+
+    /// The task, if there is another lane; what is left behind does nothing.
+    fn take(&mut self) -> Option<(Handle, Self)> {
+        let slow = self.lane.slow.as_ref()?;
         let work: BoxFuture<'static, ()> = Box::pin(future::ready(()));
         let task = Self {
             work: mem::replace(&mut self.work, work),
             lane: self.lane.clone(),
+            single: self.single,
         };
         Some((slow.clone(), task))
     }
 
     /// Goes on in the slow lane; comes back when it has behaved for a while, and not when it has ended. One that `begins` there
-    /// and takes no slice wins its component's trust back.
+    /// and takes nothing long wins some of its component's trust back.
     async fn on_parole(mut self, begins: bool) -> Option<Self> {
         let mut since = ticks();
-        let mut trusted = begins;
+        let mut behaves = begins;
         let ended = future::poll_fn(|cx| {
-            let polled = self.poll(cx);
-            if SLICE.get().over {
+            let (polled, long) = self.poll(cx, true);
+            if long {
                 since = ticks();
-                trusted = false;
+                behaves = false;
             }
             if polled.is_ready() {
                 return Poll::Ready(true);
@@ -220,9 +250,7 @@ impl Task {
             Poll::Pending
         })
         .await;
-        if trusted {
-            self.lane.suspect(false);
-        }
+        self.lane.record.judge(!behaves);
         (!ended).then_some(self)
     }
 }
@@ -234,13 +262,13 @@ impl Future for Laned {
         loop {
             match &mut *self {
                 Self::Fast(task) => {
-                    if task.poll(cx).is_ready() {
+                    let (polled, long) = task.poll_here(cx);
+                    if polled.is_ready() {
                         return Poll::Ready(());
                     }
-                    let Some((slow, task)) = task.take_if_over() else {
+                    let Some((slow, task)) = long.then(|| task.take()).flatten() else {
                         return Poll::Pending;
                     };
-                    task.lane.suspect(true);
                     *self = Self::Slow(Moved(slow.spawn(task.on_parole(false))));
                 }
                 Self::Slow(Moved(task)) => match ready!(Pin::new(task).poll(cx)) {
@@ -263,7 +291,10 @@ impl Drop for Moved {
 mod tests {
     use std::{sync::mpsc, thread};
 
-    use super::*;
+    use super::{
+        standing::{LONG, thread_time},
+        *,
+    };
 
     fn name() -> String {
         thread::current().name().unwrap_or_default().to_owned()
@@ -298,7 +329,7 @@ mod tests {
         let lane = SlowLane::new(NonZeroUsize::MIN).unwrap();
         let (sender, names) = mpsc::channel();
         let here = name();
-        tokio::spawn(Laned::new(slow(sender), &Lane::new(lane.handle())))
+        tokio::spawn(Laned::single(slow(sender), &Lane::new(lane.handle())))
             .await
             .unwrap();
         assert_eq!(names.recv().unwrap(), here);
@@ -311,18 +342,61 @@ mod tests {
         let lane = Lane::new(slow.handle());
         let (sender, names) = mpsc::channel();
         let here = name();
-        tokio::spawn(Laned::new(self::slow(sender.clone()), &lane))
+        tokio::spawn(Laned::single(self::slow(sender.clone()), &lane))
             .await
             .unwrap();
         for expected in [&*here, "washlet-slow"] {
             assert_eq!(names.recv().unwrap(), expected);
         }
-        for expected in ["washlet-slow", &here] {
+        let slow = "washlet-slow";
+        for expected in [slow, slow, slow, slow, &here] {
             let sender = sender.clone();
             let short = async move { sender.send(name()).unwrap() };
-            tokio::spawn(Laned::new(short, &lane)).await.unwrap();
+            tokio::spawn(Laned::single(short, &lane)).await.unwrap();
             assert_eq!(names.recv().unwrap(), expected);
         }
+    }
+
+    /// Takes a thread for long enough, but never for a slice.
+    fn work() {
+        let begun = thread_time();
+        while thread_time() - begun < LONG {}
+    }
+
+    #[tokio::test]
+    async fn who_yields_in_time_but_takes_long_moves() {
+        let slow = SlowLane::new(NonZeroUsize::MIN).unwrap();
+        let (sender, names) = mpsc::channel();
+        let here = name();
+        let task = async move {
+            for _ in 0..3 {
+                sender.send(name()).unwrap();
+                work();
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::spawn(Laned::single(task, &Lane::new(slow.handle())))
+            .await
+            .unwrap();
+        for expected in [&*here, &here, "washlet-slow"] {
+            assert_eq!(names.recv().unwrap(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_task_of_many_requests_may_take_as_long_as_a_slice() {
+        let slow = SlowLane::new(NonZeroUsize::MIN).unwrap();
+        let lane = Lane::new(slow.handle());
+        let here = name();
+        let task = async move {
+            for _ in 0..3 {
+                work();
+                tokio::task::yield_now().await;
+                assert_eq!(name(), here);
+            }
+        };
+        tokio::spawn(Laned::shared(task, &lane)).await.unwrap();
+        assert_eq!(lane.record.standing(), Standing::TRUSTED);
     }
 
     #[tokio::test]
@@ -338,7 +412,7 @@ mod tests {
                 tokio::time::sleep(crate::engine::TICK).await;
             }
         };
-        let task = tokio::spawn(Laned::new(task, &Lane::new(lane.handle())));
+        let task = tokio::spawn(Laned::single(task, &Lane::new(lane.handle())));
         tokio::time::timeout(std::time::Duration::from_secs(60), task)
             .await
             .expect("it comes back")
@@ -356,7 +430,7 @@ mod tests {
             tokio::task::yield_now().await;
             sender.send(name()).unwrap();
         };
-        tokio::spawn(Laned::new(task, &Lane::new(lane.handle())))
+        tokio::spawn(Laned::single(task, &Lane::new(lane.handle())))
             .await
             .unwrap();
         assert_eq!(names.recv().unwrap(), here);
@@ -373,7 +447,7 @@ mod tests {
         let lane = SlowLane::new(NonZeroUsize::MIN).unwrap();
         let (sender, dropped) = mpsc::channel();
         let tell = Tell(sender);
-        let task = tokio::spawn(Laned::new(
+        let task = tokio::spawn(Laned::single(
             async move {
                 let _tell = tell;
                 use_up_slice();

@@ -24,7 +24,7 @@ use tokio::{
 use super::{
     Options,
     connection::{Connections, Way},
-    lane::SlowLane,
+    lane::{SlowLane, priority},
     ports::Port,
     serve::Ingress,
     tls::{Tls, TlsFiles},
@@ -132,6 +132,7 @@ impl Listening {
             let runtime = runtime()?;
             let common = Connections::new(ingress.clone(), options);
             threads.push(spawn(format!("washlet-http-{index}"), move || {
+                priority::of_fast_lane();
                 runtime.block_on(work(queue, common));
                 // Not by dropping it, which would wait for a name that somebody looks up.
                 runtime.shutdown_background();

@@ -162,7 +162,7 @@ impl Shared {
         running.push(driven.clone());
         let idle = self.reuse.idle.filter(|_| !kept);
         let task = drive(driven.clone(), handler.clone(), instance, queue, idle);
-        tokio::spawn(Laned::new(task, &handler.lane));
+        tokio::spawn(Laned::shared(task, &handler.lane));
         Some(driven)
     }
 
@@ -209,6 +209,13 @@ impl Driven {
     fn load(&self) -> Option<usize> {
         let state = lock(&self.state);
         (!state.retired && !self.orders.is_closed()).then(|| state.in_flight.len())
+    }
+
+    /// It has ended: what is left of its requests.
+    fn end(&self) -> HashMap<u64, InFlight> {
+        let mut state = lock(&self.state);
+        state.retired = true;
+        std::mem::take(&mut state.in_flight)
     }
 
     fn retire(&self) {
@@ -264,6 +271,27 @@ impl Driven {
     }
 }
 
+/// Answers the requests of an instance whose task does not come to its end: nobody else would, and they would wait for as long
+/// as they may.
+struct Unfinished<'a>(&'a Driven);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        let outcome = if std::thread::panicking() {
+            Outcome::Trapped
+        } else {
+            Outcome::Stopped
+        };
+        for InFlight { call, ended, .. } in self.0.end().into_values() {
+            if outcome == Outcome::Trapped {
+                count(&call.counters().trapped);
+            }
+            call.finish(outcome);
+            let _ = ended.send(Ended::With(outcome));
+        }
+    }
+}
+
 /// Runs an instance until it retires, fails or is cut.
 async fn drive(
     driven: Arc<Driven>,
@@ -272,6 +300,7 @@ async fn drive(
     mut queue: mpsc::UnboundedReceiver<Order>,
     idle: Option<Duration>,
 ) {
+    let unfinished = Unfinished(&driven);
     let work = async {
         let (store, proxy) = instance.started(&handler.instances.export).await?;
         let Proxy::P3(service) = proxy else {
@@ -310,11 +339,8 @@ async fn drive(
     };
     // Before the instance is dropped, so that whoever finds it gone also finds why.
     queue.close();
-    let mut left = {
-        let mut state = lock(&driven.state);
-        state.retired = true;
-        std::mem::take(&mut state.in_flight)
-    };
+    let mut left = driven.end();
+    drop(unfinished);
     while let Ok(Order { id, request }) = queue.try_recv() {
         if let Some(InFlight { ended, .. }) = left.remove(&id) {
             let _ = ended.send(Ended::NotBegun(Box::new(request)));
