@@ -158,32 +158,34 @@ fn contenders(bench: &Bench<'_>) -> Result<Vec<Contender>> {
     Ok(all)
 }
 
-/// P4: latencies at half of the peak load, and bare hyper's at as many requests: what the load and the machine add.
+/// P4: latencies at half of the peak load. Beside it bare hyper's, at half of its own peak and at as many requests: what the load
+/// and the machine add.
 fn tail(bench: &Bench<'_>, all: &[Contender]) -> Result<()> {
     let found = |name: &str| all.iter().find(|contender| contender.name == name);
     let fresh = found("p2 fresh").context("no p2 fresh")?;
     let bare = found("bare hyper").context("no bare hyper")?;
-    let rate = median(&fresh.rates) / 2.0;
+    let half = |contender: &Contender| median(&contender.rates) / 2.0;
     let mut tails = [
-        (fresh, Vec::new(), Vec::new()),
-        (bare, Vec::new(), Vec::new()),
-    ];
+        ("half of its peak, p2 fresh", fresh, half(fresh)),
+        ("half of its peak, bare hyper", bare, half(bare)),
+        ("as many requests, bare hyper", bare, half(fresh)),
+    ]
+    .map(|tail| (tail, Vec::new(), Vec::new()));
     for _ in 0..bench.options.rounds {
-        for (contender, p99, p50) in &mut tails {
+        for ((_, contender, rate), p99, p50) in &mut tails {
             let outcome = load::open(
                 &request(contender),
                 CONNECTIONS,
-                rate,
+                *rate,
                 bench.options.seconds,
             )?;
             p99.push(outcome.quantile(0.99) * 1e6);
             p50.push(outcome.quantile(0.5) * 1e6);
         }
     }
-    for (contender, p99, p50) in tails {
-        let note = format!("p99 ÷ p50 at half of p2 fresh's peak, {}", contender.name);
-        let figure = Figure::ratio("P4", note, "µs", &p99, &p50);
-        if contender.name == "p2 fresh" {
+    for ((name, contender, _), p99, p50) in tails {
+        let figure = Figure::ratio("P4", format!("p99 ÷ p50 at {name}"), "µs", &p99, &p50);
+        if contender.name == fresh.name {
             figure.at_most(3.0).print();
         } else {
             figure.print();
