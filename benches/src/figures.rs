@@ -2,6 +2,7 @@
 
 mod cache;
 mod calls;
+mod cores;
 mod neighbours;
 mod requests;
 mod routes;
@@ -45,7 +46,7 @@ const GROUPS: [Group; 7] = [
     },
     Group {
         figures: &["cores"],
-        run: requests::cores,
+        run: cores::two,
     },
 ];
 

@@ -59,7 +59,13 @@ impl Request {
         Self::of(address, [text])
     }
 
-    fn of(address: SocketAddr, texts: impl IntoIterator<Item = Vec<u8>>) -> Self {
+    /// The first of these requests, for a thread that makes its own.
+    pub fn first(&self) -> Option<(SocketAddr, &[u8])> {
+        Some((self.address, self.texts.first()?))
+    }
+
+    /// By turns one of several requests, as they are sent.
+    pub fn of(address: SocketAddr, texts: impl IntoIterator<Item = Vec<u8>>) -> Self {
         Self {
             address,
             texts: texts.into_iter().collect(),

@@ -33,18 +33,35 @@ pub fn pin_load() -> Result<()> {
         cores > LOAD_CORE,
         "two cores are needed: one for the servers, one for the load"
     );
+    pin(LOAD_CORE)
+}
+
+/// Keeps this thread on a core, where that is known how.
+pub fn pin(core: usize) -> Result<()> {
     #[cfg(target_os = "linux")]
     {
         let mut set = rustix::thread::CpuSet::new();
-        set.set(LOAD_CORE);
+        set.set(core);
         rustix::thread::sched_setaffinity(None, &set)?;
     }
+    #[cfg(not(target_os = "linux"))]
+    let _ = core;
     Ok(())
 }
 
 impl Server {
     /// `washlet run` with this manifest; each component's file is one of `guests`, by its name.
     pub fn washlet(washlet: &Path, manifest: &str, guests: &[(&str, PathBuf)]) -> Result<Self> {
+        Self::washlet_on(&[SERVER_CORE], washlet, manifest, guests)
+    }
+
+    /// The same on other cores.
+    pub fn washlet_on(
+        cores: &[usize],
+        washlet: &Path,
+        manifest: &str,
+        guests: &[(&str, PathBuf)],
+    ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         std::fs::write(folder.path().join("workload.yaml"), manifest)?;
         for (name, path) in guests {
@@ -52,7 +69,7 @@ impl Server {
                 .with_context(|| format!("copying {}", path.display()))?;
         }
         let address = free()?;
-        let mut command = pinned(washlet);
+        let mut command = on(cores, washlet);
         command
             .args(["run", "--no-watch", "--http-listen", &address.to_string()])
             .arg(folder.path());
@@ -73,8 +90,13 @@ impl Server {
 
     /// A bare hyper server.
     pub fn bare() -> Result<Self> {
+        Self::bare_on(&[SERVER_CORE])
+    }
+
+    /// The same on other cores, with a thread for each.
+    pub fn bare_on(cores: &[usize]) -> Result<Self> {
         let address = free()?;
-        let mut command = pinned(&std::env::current_exe()?);
+        let mut command = on(cores, &std::env::current_exe()?);
         command.args(["peer", &address.to_string()]);
         Self::start(command, address, None)
     }
@@ -117,9 +139,14 @@ impl Drop for Server {
 
 /// A command on the servers' core.
 fn pinned(program: &Path) -> Command {
+    on(&[SERVER_CORE], program)
+}
+
+fn on(cores: &[usize], program: &Path) -> Command {
     if cfg!(target_os = "linux") {
+        let cores: Vec<_> = cores.iter().map(usize::to_string).collect();
         let mut command = Command::new("taskset");
-        command.args(["-c", &SERVER_CORE.to_string()]).arg(program);
+        command.args(["-c", &cores.join(",")]).arg(program);
         command
     } else {
         Command::new(program)

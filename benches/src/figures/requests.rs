@@ -225,15 +225,6 @@ pub fn echo(bench: &Bench<'_>) -> Result<()> {
     Ok(())
 }
 
-/// How throughput grows with cores: with three or more, as the load needs one.
-pub fn cores(_: &Bench<'_>) -> Result<()> {
-    let cores = std::thread::available_parallelism()?.get();
-    eprintln!(
-        "  not measured: the load takes one of {cores} cores, and two for the servers are needed"
-    );
-    Ok(())
-}
-
 impl Contender {
     fn new(name: &'static str, server: Server) -> Self {
         Self {
