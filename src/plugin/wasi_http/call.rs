@@ -2,7 +2,7 @@
 
 use std::{
     future::poll_fn,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU8, Ordering},
@@ -158,18 +158,22 @@ impl Call {
         let mut answered = true;
         // Declared after the instance, and so dropped before it: whoever finds the instance gone also finds why.
         let end = End(self.clone());
-        let guest = async {
-            let instance = taken.insert(handler.instances.take().await.ok_or(NoRoom)?);
-            let (store, proxy) = instance.started(&handler.instances.export).await?;
-            match proxy {
-                Proxy::P2(proxy) => {
-                    answered = call_p2(self, proxy, store, request).await?;
-                    Ok(())
+        let ended = {
+            // Pinned here, and not in what waits for it: the task would have room for each place that it is moved through.
+            let guest = pin!(async {
+                let instance = taken.insert(handler.instances.take().await.ok_or(NoRoom)?);
+                let (store, proxy) = instance.started(&handler.instances.export).await?;
+                match proxy {
+                    Proxy::P2(proxy) => {
+                        answered = call_p2(self, proxy, store, request).await?;
+                        Ok(())
+                    }
+                    Proxy::P3(service) => self.call_p3(service, store, request).await,
                 }
-                Proxy::P3(service) => self.call_p3(service, store, request).await,
-            }
+            });
+            self.watch(guest).await
         };
-        let result = match self.watch(guest).await {
+        let result = match ended {
             Ended::With(result) => Some(result),
             Ended::Late => None,
             Ended::Cut => {
@@ -199,8 +203,7 @@ impl Call {
 
     /// Waits until a guest ends, its time is over or its workload is stopped. One that returns at once, or only gives way to
     /// its own tasks, sets no timer and takes no place in a queue.
-    async fn watch<T>(&self, guest: impl Future<Output = T>) -> Ended<T> {
-        let mut guest = pin!(guest);
+    async fn watch<T>(&self, mut guest: Pin<&mut impl Future<Output = T>>) -> Ended<T> {
         let mut cut = pin!(self.handler.flight.cut());
         // Reads the clock when it is first asked.
         let mut late = pin!(async { time::sleep(self.handler.timeout).await });
