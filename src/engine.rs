@@ -16,6 +16,7 @@ mod inspect;
 mod limits;
 mod memo;
 mod metered;
+pub(crate) mod nice;
 mod room;
 #[cfg(test)]
 mod tests;

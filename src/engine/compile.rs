@@ -24,6 +24,7 @@ use super::{
     compose::Composition,
     inspect::{self, Preamble},
     memo::Memo,
+    nice,
 };
 use crate::{
     content::Content,
@@ -412,8 +413,7 @@ fn finish(digest: Digest, component: Component, flavor: Flavor) -> Compiled {
 /// Gives the calling thread a low priority, so that compiling takes what is left over.
 fn yield_to_others() {
     const NICE: i32 = 10;
-    // On Linux this is about the thread. That it fails (it cannot, for a lower priority) would only cost fairness.
-    let _ = rustix::process::setpriority_process(None, NICE);
+    nice::be_nicer(NICE);
 }
 
 fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {

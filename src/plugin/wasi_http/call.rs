@@ -24,7 +24,7 @@ use super::{
     guest::call_p2,
     handler::Handler,
     instances::{NoRoom, Proxy},
-    lane::Laned,
+    lane::{self, Laned},
     limit,
     outbox::Outbox,
     outcome::Outcome,
@@ -147,8 +147,8 @@ impl Call {
         }
     }
 
-    /// Runs the guest in an instance that nobody else uses meanwhile.
-    async fn run_alone<B>(self: &Arc<Self>, request: Request<B>)
+    /// Runs the guest in an instance that nobody else uses meanwhile. False if there is none for it.
+    async fn run_alone<B>(self: &Arc<Self>, request: Request<B>) -> bool
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<wasmtime_wasi_http::Error>,
@@ -179,7 +179,7 @@ impl Call {
             Ended::Cut => {
                 count(&handler.counters.stopped);
                 end.set(Outcome::Stopped);
-                return;
+                return taken.is_some();
             }
         };
         if let Some(fuel) = taken
@@ -193,12 +193,14 @@ impl Call {
             .map(|instance| instance.store.data().limits());
         let outcome = self.handler.judge(result.as_ref(), limits);
         end.set(outcome);
+        let ran = taken.is_some();
         if outcome == Outcome::Done
             && answered
             && let Some(instance) = taken.take()
         {
             handler.instances.give_back(instance);
         }
+        ran
     }
 
     /// Waits until a guest ends, its time is over or its workload is stopped. One that returns at once, or only gives way to
@@ -211,7 +213,7 @@ impl Call {
             if let Poll::Ready(result) = guest.as_mut().poll(cx) {
                 return Poll::Ready(Ended::With(result));
             }
-            if self.outbox.give_way() {
+            if self.give_way() {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -230,7 +232,7 @@ impl Call {
 
     /// The guest has given up its thread. True if it should be asked to go on.
     pub fn give_way(&self) -> bool {
-        self.outbox.give_way()
+        self.outbox.give_way(lane::is_interrupted())
     }
 
     /// Says how the guest ended; the first word counts. If there is no response yet, there will be none.
@@ -276,8 +278,8 @@ impl Call {
     }
 }
 
-/// The guest's task.
-async fn run<B>(end: End, request: Request<B>)
+/// The guest's task. False if no guest has run in it.
+async fn run<B>(end: End, request: Request<B>) -> bool
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<wasmtime_wasi_http::Error>,
@@ -290,8 +292,13 @@ where
     match shared.run(call, request).await {
         Ok(outcome) => end.set(outcome),
         // All of them have as many requests as they may; a further instance is this request's own.
-        Err(request) => call.run_alone(request).await,
+        Err(request) => {
+            let call = call.clone();
+            let lane = call.handler.lane.clone();
+            Laned::single(async move { call.run_alone(request).await }, &lane).await;
+        }
     }
+    false
 }
 
 impl Drop for Call {

@@ -1,5 +1,5 @@
-//! Two lanes: a guest that outlives its first time slice moves to threads of low priority, so that the short requests of its
-//! thread do not queue behind it for a slice each time that it comes round.
+//! Two lanes: a guest that takes long at a time moves to threads of low priority, so that the short requests of its thread do not
+//! queue behind it each time that it comes round.
 //!
 //! A guest begins on the thread of its connection, which is where most end, without a hand-over; unless the last ones of the same
 //! component took long, so that one who asks again and again for what takes long has no part of others' time for each. What a
@@ -76,6 +76,11 @@ pub(in crate::plugin) fn slice_is_over() -> bool {
     slice.over || now >= slice.yields
 }
 
+/// Whether a guest was interrupted at the end of its slice, in the turn that goes on.
+pub(super) fn is_interrupted() -> bool {
+    SLICE.get().over
+}
+
 /// A guest begins that shares its task with others.
 pub(super) fn begin_slice() {
     SLICE.set(Slice {
@@ -104,7 +109,8 @@ pub(super) enum Laned {
 
 /// A guest's task, wherever it is.
 pub(super) struct Task {
-    work: BoxFuture<'static, ()>,
+    /// True if a guest has run.
+    work: BoxFuture<'static, bool>,
     lane: Arc<Lane>,
     /// It is about one request. What others take at a time may be many short ones.
     single: bool,
@@ -154,23 +160,24 @@ impl Lane {
 }
 
 impl Laned {
-    /// The task of one request, which moves to the slow lane, if there is one, when it takes long; or begins there.
-    pub fn single(work: impl Future<Output = ()> + Send + 'static, lane: &Arc<Lane>) -> Self {
+    /// The task of one request, which moves to the slow lane, if there is one, when it takes long; or begins there. Its output
+    /// says whether a guest has run: what is refused says nothing of those.
+    pub fn single(work: impl Future<Output = bool> + Send + 'static, lane: &Arc<Lane>) -> Self {
         Self::new(work, lane, true)
     }
 
-    /// The same for a task of many requests.
-    pub fn shared(work: impl Future<Output = ()> + Send + 'static, lane: &Arc<Lane>) -> Self {
+    /// The same for a task of many requests, which only moves when one of them uses up its slice.
+    pub fn shared(work: impl Future<Output = bool> + Send + 'static, lane: &Arc<Lane>) -> Self {
         Self::new(work, lane, false)
     }
 
-    /// The same for a task that mostly waits for another one's guest, and so says nothing of what guests are like.
-    pub fn waiting(work: impl Future<Output = ()> + Send + 'static, lane: &Arc<Lane>) -> Self {
+    /// A task that waits for another one's guest.
+    pub fn waiting(work: impl Future<Output = bool> + Send + 'static, lane: &Arc<Lane>) -> Self {
         Self::Fast(Task::new(work, lane, false))
     }
 
     fn new(
-        work: impl Future<Output = ()> + Send + 'static,
+        work: impl Future<Output = bool> + Send + 'static,
         lane: &Arc<Lane>,
         single: bool,
     ) -> Self {
@@ -186,7 +193,7 @@ impl Laned {
 
 impl Task {
     fn new(
-        work: impl Future<Output = ()> + Send + 'static,
+        work: impl Future<Output = bool> + Send + 'static,
         lane: &Arc<Lane>,
         single: bool,
     ) -> Self {
@@ -197,31 +204,46 @@ impl Task {
         }
     }
 
-    /// Polls the guest for a slice; ready when it has ended. True if it took long.
-    fn poll(&mut self, cx: &mut Context<'_>, exact: bool) -> (Poll<()>, bool) {
+    /// Polls the guest for a slice; ready when it has ended.
+    fn poll(&mut self, cx: &mut Context<'_>, exact: bool) -> Turn {
         let watch = self.single.then(|| Stopwatch::start(exact));
         SLICE.set(Slice::until(ticks() + SLICE_TICKS));
         let polled = self.work.as_mut().poll(cx);
-        let long = SLICE.get().over || watch.is_some_and(|watch| watch.is_long());
-        (polled, long)
+        // A task may be polled within another one, which has not used up anything by that.
+        let over = SLICE.replace(Slice::until(0)).over;
+        Turn {
+            polled,
+            over,
+            long: over || watch.is_some_and(|watch| watch.is_long()),
+        }
     }
 
-    /// Polls the guest where short requests wait for it. True if it should not go on there.
-    fn poll_here(&mut self, cx: &mut Context<'_>) -> (Poll<()>, bool) {
-        let standing = self.lane.record.standing();
-        let (polled, long) = self.poll(cx, standing != Standing::TRUSTED);
-        if SLICE.get().over {
-            self.lane.record.set(Standing::SUSPECT);
-        } else if long || (self.single && polled.is_ready() && standing != Standing::TRUSTED) {
-            self.lane.record.judge(long);
+    /// Polls the guest where short requests wait for it.
+    fn poll_here(&mut self, cx: &mut Context<'_>) -> Here {
+        let record = &self.lane.record;
+        let standing = record.standing();
+        let exact = standing != Standing::TRUSTED;
+        let turn = self.poll(cx, exact);
+        let record = &self.lane.record;
+        let mut goes = turn.over;
+        if turn.over {
+            record.suspect();
+        } else if turn.long {
+            goes = record.judge(standing, true).is_suspect();
+        } else if turn.polled == Poll::Ready(true) && self.single && exact {
+            record.judge(standing, false);
         }
-        (polled, long && self.lane.record.standing().is_suspect())
+        match turn.polled {
+            Poll::Ready(_) => Here::Ended,
+            Poll::Pending if goes => Here::Goes,
+            Poll::Pending => Here::Stays,
+        }
     }
 
     /// The task, if there is another lane; what is left behind does nothing.
     fn take(&mut self) -> Option<(Handle, Self)> {
         let slow = self.lane.slow.as_ref()?;
-        let work: BoxFuture<'static, ()> = Box::pin(future::ready(()));
+        let work: BoxFuture<'static, bool> = Box::pin(future::ready(false));
         let task = Self {
             work: mem::replace(&mut self.work, work),
             lane: self.lane.clone(),
@@ -231,28 +253,48 @@ impl Task {
     }
 
     /// Goes on in the slow lane; comes back when it has behaved for a while, and not when it has ended. One that `begins` there
-    /// and takes nothing long wins some of its component's trust back.
+    /// and takes nothing long wins some of its component's trust back; one that has moved there was judged for that.
     async fn on_parole(mut self, begins: bool) -> Option<Self> {
         let mut since = ticks();
-        let mut behaves = begins;
-        let ended = future::poll_fn(|cx| {
-            let (polled, long) = self.poll(cx, true);
-            if long {
+        let mut behaves = true;
+        let ran = future::poll_fn(|cx| {
+            let turn = self.poll(cx, true);
+            if turn.long {
                 since = ticks();
                 behaves = false;
             }
-            if polled.is_ready() {
-                return Poll::Ready(true);
+            if let Poll::Ready(ran) = turn.polled {
+                return Poll::Ready(Some(ran));
             }
             if ticks() - since >= PAROLE {
-                return Poll::Ready(false);
+                return Poll::Ready(None);
             }
             Poll::Pending
         })
         .await;
-        self.lane.record.judge(!behaves);
-        (!ended).then_some(self)
+        if begins && ran != Some(false) {
+            let record = &self.lane.record;
+            record.judge(record.standing(), !behaves);
+        }
+        ran.is_none().then_some(self)
     }
+}
+
+/// One poll of a guest.
+struct Turn {
+    polled: Poll<bool>,
+    /// It has used up its slice.
+    over: bool,
+    /// It took long, by that or otherwise.
+    long: bool,
+}
+
+/// What a guest does after a turn in the fast lane.
+enum Here {
+    Ended,
+    Stays,
+    /// It should go on in the slow lane.
+    Goes,
 }
 
 impl Future for Laned {
@@ -261,16 +303,16 @@ impl Future for Laned {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             match &mut *self {
-                Self::Fast(task) => {
-                    let (polled, long) = task.poll_here(cx);
-                    if polled.is_ready() {
-                        return Poll::Ready(());
+                Self::Fast(task) => match task.poll_here(cx) {
+                    Here::Ended => return Poll::Ready(()),
+                    Here::Stays => return Poll::Pending,
+                    Here::Goes => {
+                        let Some((slow, task)) = task.take() else {
+                            return Poll::Pending;
+                        };
+                        *self = Self::Slow(Moved(slow.spawn(task.on_parole(false))));
                     }
-                    let Some((slow, task)) = long.then(|| task.take()).flatten() else {
-                        return Poll::Pending;
-                    };
-                    *self = Self::Slow(Moved(slow.spawn(task.on_parole(false))));
-                }
+                },
                 Self::Slow(Moved(task)) => match ready!(Pin::new(task).poll(cx)) {
                     Ok(Some(task)) => *self = Self::Fast(task),
                     // It has ended, or panicked: that has told whoever waits already, as the unwinding dropped what they share.
@@ -317,11 +359,12 @@ mod tests {
     }
 
     /// Tells on which threads it runs before and after its slice is over.
-    async fn slow(names: mpsc::Sender<String>) {
+    async fn slow(names: mpsc::Sender<String>) -> bool {
         names.send(name()).unwrap();
         use_up_slice();
         tokio::task::yield_now().await;
         names.send(name()).unwrap();
+        true
     }
 
     #[tokio::test]
@@ -349,12 +392,50 @@ mod tests {
             assert_eq!(names.recv().unwrap(), expected);
         }
         let slow = "washlet-slow";
-        for expected in [slow, slow, slow, slow, &here] {
+        // What is refused wins no trust.
+        let ran = [false, false, false, false, true, true, true, true, true];
+        for (ran, expected) in ran
+            .into_iter()
+            .zip([[slow; 8].as_slice(), &[&here]].concat())
+        {
             let sender = sender.clone();
-            let short = async move { sender.send(name()).unwrap() };
+            let short = async move {
+                sender.send(name()).unwrap();
+                ran
+            };
             tokio::spawn(Laned::single(short, &lane)).await.unwrap();
             assert_eq!(names.recv().unwrap(), expected);
         }
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_one_that_moves_stays() {
+        let slow = SlowLane::new(NonZeroUsize::MIN).unwrap();
+        let lane = Lane::new(slow.handle());
+        let (sender, names) = mpsc::channel();
+        let here = name();
+        let inner = Laned::single(self::slow(sender.clone()), &lane);
+        let task = async move {
+            inner.await;
+            sender.send(name()).unwrap();
+            false
+        };
+        tokio::spawn(Laned::waiting(task, &lane)).await.unwrap();
+        for expected in [&*here, "washlet-slow", &here] {
+            assert_eq!(names.recv().unwrap(), expected);
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_slow_lane_has_a_low_priority_however_its_threads_are_started() {
+        let nice = || rustix::process::getpriority_process(None).unwrap();
+        let lane = SlowLane::new(NonZeroUsize::MIN).unwrap();
+        let started_by_it = async move { tokio::task::spawn_blocking(nice).await.unwrap() };
+        let handle = lane.handle().unwrap();
+        let expected = (nice() + 10).min(19);
+        assert_eq!(handle.spawn(async move { nice() }).await.unwrap(), expected);
+        assert_eq!(handle.spawn(started_by_it).await.unwrap(), expected);
     }
 
     /// Takes a thread for long enough, but never for a slice.
@@ -374,6 +455,7 @@ mod tests {
                 work();
                 tokio::task::yield_now().await;
             }
+            true
         };
         tokio::spawn(Laned::single(task, &Lane::new(slow.handle())))
             .await
@@ -394,6 +476,7 @@ mod tests {
                 tokio::task::yield_now().await;
                 assert_eq!(name(), here);
             }
+            true
         };
         tokio::spawn(Laned::shared(task, &lane)).await.unwrap();
         assert_eq!(lane.record.standing(), Standing::TRUSTED);
@@ -401,7 +484,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_behaves_comes_back() {
-        let lane = SlowLane::new(NonZeroUsize::MIN).unwrap();
+        let slow = SlowLane::new(NonZeroUsize::MIN).unwrap();
         let here = name();
         let _engine = crate::engine::Engine::builder().build().unwrap();
         let task = async move {
@@ -411,12 +494,16 @@ mod tests {
             while name() != here {
                 tokio::time::sleep(crate::engine::TICK).await;
             }
+            true
         };
-        let task = tokio::spawn(Laned::single(task, &Lane::new(lane.handle())));
+        let lane = Lane::new(slow.handle());
+        let task = tokio::spawn(Laned::single(task, &lane));
         tokio::time::timeout(std::time::Duration::from_secs(60), task)
             .await
             .expect("it comes back")
             .unwrap();
+        let once = Standing::SUSPECT.after(false);
+        assert_eq!(lane.record.standing(), once, "coming back convicts nobody");
     }
 
     #[tokio::test]
@@ -429,6 +516,7 @@ mod tests {
         let task = async move {
             tokio::task::yield_now().await;
             sender.send(name()).unwrap();
+            true
         };
         tokio::spawn(Laned::single(task, &Lane::new(lane.handle())))
             .await
@@ -451,7 +539,7 @@ mod tests {
             async move {
                 let _tell = tell;
                 use_up_slice();
-                future::pending::<()>().await;
+                future::pending().await
             },
             &Lane::new(lane.handle()),
         ));

@@ -70,11 +70,11 @@ impl Outbox {
     }
 
     /// The guest has given up its thread: sends what is held, but not the first time, since a guest between two of its tasks
-    /// does so too. True if it should be asked to go on.
-    pub fn give_way(&self) -> bool {
+    /// does so too; unless it has been `interrupted`, as it will be again. True if it should be asked to go on.
+    pub fn give_way(&self, interrupted: bool) -> bool {
         let mut again = false;
         self.change(|state| match state {
-            State::Held { gave_way, .. } if !*gave_way => {
+            State::Held { gave_way, .. } if !*gave_way && !interrupted => {
                 *gave_way = true;
                 again = true;
                 false
@@ -269,13 +269,13 @@ mod tests {
         pieces.unbounded_send(3).unwrap();
         assert!(!outbox.fill(&mut cx()));
         // Between two of its tasks.
-        assert!(outbox.give_way());
+        assert!(outbox.give_way(false));
         assert_eq!(sent(&outbox), None);
         pieces.unbounded_send(4).unwrap();
         drop(pieces);
         assert!(outbox.fill(&mut cx()));
         assert_eq!(sent(&outbox), Some(Some(7)));
-        assert!(!outbox.give_way() && !outbox.fill(&mut cx()));
+        assert!(!outbox.give_way(false) && !outbox.fill(&mut cx()));
     }
 
     #[test]
@@ -283,8 +283,17 @@ mod tests {
         let outbox = Outbox::default();
         let (_pieces, response) = response();
         outbox.hold(response);
-        assert!(outbox.give_way());
-        assert!(!outbox.give_way());
+        assert!(outbox.give_way(false));
+        assert!(!outbox.give_way(false));
+        assert_eq!(sent(&outbox), Some(None));
+    }
+
+    #[test]
+    fn a_head_does_not_wait_for_a_guest_that_computes() {
+        let outbox = Outbox::default();
+        let (_pieces, response) = response();
+        outbox.hold(response);
+        assert!(!outbox.give_way(true));
         assert_eq!(sent(&outbox), Some(None));
     }
 

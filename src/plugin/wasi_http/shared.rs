@@ -161,7 +161,11 @@ impl Shared {
         });
         running.push(driven.clone());
         let idle = self.reuse.idle.filter(|_| !kept);
-        let task = drive(driven.clone(), handler.clone(), instance, queue, idle);
+        let orders = Orders {
+            driven: driven.clone(),
+            queue,
+        };
+        let task = drive(orders, handler.clone(), instance, idle);
         tokio::spawn(Laned::shared(task, &handler.lane));
         Some(driven)
     }
@@ -271,36 +275,56 @@ impl Driven {
     }
 }
 
-/// Answers the requests of an instance whose task does not come to its end: nobody else would, and they would wait for as long
-/// as they may.
-struct Unfinished<'a>(&'a Driven);
+/// What an instance has to do, and has not told the end of.
+struct Orders {
+    driven: Arc<Driven>,
+    queue: mpsc::UnboundedReceiver<Order>,
+}
 
-impl Drop for Unfinished<'_> {
-    fn drop(&mut self) {
-        let outcome = if std::thread::panicking() {
-            Outcome::Trapped
-        } else {
-            Outcome::Stopped
-        };
-        for InFlight { call, ended, .. } in self.0.end().into_values() {
-            if outcome == Outcome::Trapped {
-                count(&call.counters().trapped);
+impl Orders {
+    /// Takes no more, and gives back what the instance has not looked at. What is left is for the caller to end.
+    fn close(&mut self) -> impl Iterator<Item = InFlight> + use<> {
+        self.queue.close();
+        let mut left = self.driven.end();
+        while let Ok(Order { id, request }) = self.queue.try_recv() {
+            if let Some(InFlight { ended, .. }) = left.remove(&id) {
+                let _ = ended.send(Ended::NotBegun(Box::new(request)));
             }
-            call.finish(outcome);
-            let _ = ended.send(Ended::With(outcome));
+        }
+        left.into_values()
+    }
+}
+
+impl Drop for Orders {
+    /// Its task was dropped, or panicked: nobody else would answer, and clients would wait for as long as they may.
+    fn drop(&mut self) {
+        for in_flight in self.close() {
+            if std::thread::panicking() {
+                count(&in_flight.call.counters().trapped);
+                in_flight.end(Outcome::Trapped);
+            } else {
+                in_flight.end(Outcome::Stopped);
+            }
         }
     }
 }
 
-/// Runs an instance until it retires, fails or is cut.
+impl InFlight {
+    fn end(self, outcome: Outcome) {
+        self.call.finish(outcome);
+        let _ = self.ended.send(Ended::With(outcome));
+    }
+}
+
+/// Runs an instance until it retires, fails or is cut. True: a guest has run.
 async fn drive(
-    driven: Arc<Driven>,
+    mut orders: Orders,
     handler: Arc<Handler>,
     mut instance: Instance,
-    mut queue: mpsc::UnboundedReceiver<Order>,
     idle: Option<Duration>,
-) {
-    let unfinished = Unfinished(&driven);
+) -> bool {
+    let Orders { driven, queue } = &mut orders;
+    let driven = &**driven;
     let work = async {
         let (store, proxy) = instance.started(&handler.instances.export).await?;
         let Proxy::P3(service) = proxy else {
@@ -338,28 +362,17 @@ async fn drive(
         () = driven.overdue(idle) => (None, false),
     };
     // Before the instance is dropped, so that whoever finds it gone also finds why.
-    queue.close();
-    let mut left = driven.end();
-    drop(unfinished);
-    while let Ok(Order { id, request }) = queue.try_recv() {
-        if let Some(InFlight { ended, .. }) = left.remove(&id) {
-            let _ = ended.send(Ended::NotBegun(Box::new(request)));
-        }
-    }
-    for in_flight in left.into_values() {
+    for in_flight in orders.close() {
         let outcome = if cut {
             count(&handler.counters.stopped);
             Outcome::Stopped
         } else {
             let limits = instance.store.data().limits();
-            in_flight
-                .call
-                .handler()
-                .judge(result.as_ref(), Some(limits))
+            handler.judge(result.as_ref(), Some(limits))
         };
-        in_flight.call.finish(outcome);
-        let _ = in_flight.ended.send(Ended::With(outcome));
+        in_flight.end(outcome);
     }
+    true
 }
 
 impl Driven {
@@ -389,9 +402,8 @@ impl Driven {
 
     fn ended(&self, id: u64) {
         let in_flight = lock(&self.state).in_flight.remove(&id);
-        if let Some(InFlight { call, ended, .. }) = in_flight {
-            call.finish(Outcome::Done);
-            let _ = ended.send(Ended::With(Outcome::Done));
+        if let Some(in_flight) = in_flight {
+            in_flight.end(Outcome::Done);
         }
     }
 }

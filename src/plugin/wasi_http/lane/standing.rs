@@ -60,15 +60,23 @@ impl Record {
         Standing(self.0.load(Ordering::Relaxed))
     }
 
-    /// Of two threads that do this at a time, either may have its way.
-    pub fn set(&self, standing: Standing) {
-        if standing != self.standing() {
-            self.0.store(standing.0, Ordering::Relaxed);
-        }
+    pub fn suspect(&self) {
+        self.0.store(Standing::SUSPECT.0, Ordering::Relaxed);
     }
 
-    pub fn judge(&self, long: bool) {
-        self.set(self.standing().after(long));
+    /// Judges a turn by the standing that its component had when it began, which says how it was measured. Of what several
+    /// threads find at a time, what is worse counts.
+    pub fn judge(&self, began: Standing, long: bool) -> Standing {
+        let standing = began.after(long);
+        if long {
+            self.0.fetch_max(standing.0, Ordering::Relaxed);
+        } else {
+            let (began, standing) = (began.0, standing.0);
+            let _ = self
+                .0
+                .compare_exchange(began, standing, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        standing
     }
 }
 
