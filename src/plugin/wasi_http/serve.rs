@@ -219,6 +219,12 @@ impl Ingress {
         lock(&self.registry).claimants.remove(&token);
     }
 
+    /// Who answers a host.
+    #[cfg(test)]
+    pub fn handler(&self, host: &str) -> Option<Arc<Handler>> {
+        self.table.find(host, "/")
+    }
+
     /// How a claim stands; none if it was released.
     pub fn standing(&self, token: Token) -> Option<Standing> {
         lock(&self.registry).claims.standing(token).cloned()

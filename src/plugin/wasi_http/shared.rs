@@ -7,9 +7,7 @@
 
 use std::{
     collections::HashMap,
-    future::poll_fn,
     num::NonZeroU32,
-    pin::pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -17,7 +15,6 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt as _, stream::FuturesUnordered};
 use http::Request;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
@@ -25,16 +22,18 @@ use tokio::{
 };
 use wasmtime_wasi_http::WasiBody;
 
+use self::drive::{Orders, drive};
 use super::{
     call::Call,
-    counters::count,
     handler::{Export, Handler},
-    instances::{Instance, Instances, Proxy},
+    instances::Instances,
     lane::Laned,
     outcome::Outcome,
     serve::lock,
 };
 use crate::spec;
+
+mod drive;
 
 /// The shared instances of one component.
 pub(super) struct Shared {
@@ -275,40 +274,6 @@ impl Driven {
     }
 }
 
-/// What an instance has to do, and has not told the end of.
-struct Orders {
-    driven: Arc<Driven>,
-    queue: mpsc::UnboundedReceiver<Order>,
-}
-
-impl Orders {
-    /// Takes no more, and gives back what the instance has not looked at. What is left is for the caller to end.
-    fn close(&mut self) -> impl Iterator<Item = InFlight> + use<> {
-        self.queue.close();
-        let mut left = self.driven.end();
-        while let Ok(Order { id, request }) = self.queue.try_recv() {
-            if let Some(InFlight { ended, .. }) = left.remove(&id) {
-                let _ = ended.send(Ended::NotBegun(Box::new(request)));
-            }
-        }
-        left.into_values()
-    }
-}
-
-impl Drop for Orders {
-    /// Its task was dropped, or panicked: nobody else would answer, and clients would wait for as long as they may.
-    fn drop(&mut self) {
-        for in_flight in self.close() {
-            if std::thread::panicking() {
-                count(&in_flight.call.counters().trapped);
-                in_flight.end(Outcome::Trapped);
-            } else {
-                in_flight.end(Outcome::Stopped);
-            }
-        }
-    }
-}
-
 impl InFlight {
     fn end(self, outcome: Outcome) {
         self.call.finish(outcome);
@@ -316,94 +281,38 @@ impl InFlight {
     }
 }
 
-/// Runs an instance until it retires, fails or is cut. True: a guest has run.
-async fn drive(
-    mut orders: Orders,
-    handler: Arc<Handler>,
-    mut instance: Instance,
-    idle: Option<Duration>,
-) -> bool {
-    let Orders { driven, queue } = &mut orders;
-    let driven = &**driven;
-    let work = async {
-        let (store, proxy) = instance.started(&handler.instances.export).await?;
-        let Proxy::P3(service) = proxy else {
-            return Ok(());
-        };
-        store
-            .run_concurrent(async |accessor| -> wasmtime::Result<()> {
-                let mut requests = FuturesUnordered::new();
-                while !driven.is_done() {
-                    tokio::select! {
-                        Some(order) = queue.recv() => {
-                            let Order { id, request } = order;
-                            let Some(call) = driven.call(id) else { continue };
-                            let driven = &driven;
-                            requests.push(async move {
-                                let result = call.serve_shared(service, accessor, request).await;
-                                if result.is_ok() {
-                                    driven.ended(id);
-                                }
-                                result
-                            });
-                        }
-                        Some(result) = requests.next() => result?,
-                        () = driven.retired.notified() => {}
-                    }
-                }
-                Ok(())
-            })
-            .await?
+/// Gives two requests to an instance that looks at the first one and ends without a word. Whether that was answered, and
+/// whether the other was given back.
+#[cfg(test)]
+pub(super) async fn abandoned(handler: &Arc<Handler>) -> Option<(bool, bool)> {
+    use http_body_util::{BodyExt as _, Empty};
+
+    let shared = handler.shared.as_ref()?;
+    let (orders, queue) = mpsc::unbounded_channel();
+    let driven = Arc::new(Driven {
+        orders,
+        state: Mutex::default(),
+        begun: Notify::new(),
+        retired: Notify::new(),
+    });
+    let deadline = Instant::now() + handler.timeout;
+    let admit = |id| {
+        let call = Call::begin(handler.clone())?;
+        let request = Request::new(Empty::new().map_err(|none| match none {}).boxed_unsync());
+        let end = shared.admit(&driven, id, &call, deadline, request).ok()?;
+        Some((call, end))
     };
-    let (result, cut) = tokio::select! {
-        biased;
-        result = driven.giving_way(work) => (Some(result), false),
-        () = handler.flight.cut() => (None, true),
-        () = driven.overdue(idle) => (None, false),
+    let ((call, first), (_, second)) = (admit(1)?, admit(2)?);
+    let mut orders = Orders {
+        driven: driven.clone(),
+        queue,
     };
-    // Before the instance is dropped, so that whoever finds it gone also finds why.
-    for in_flight in orders.close() {
-        let outcome = if cut {
-            count(&handler.counters.stopped);
-            Outcome::Stopped
-        } else {
-            let limits = instance.store.data().limits();
-            handler.judge(result.as_ref(), Some(limits))
-        };
-        in_flight.end(outcome);
-    }
-    true
-}
-
-impl Driven {
-    fn call(&self, id: u64) -> Option<Arc<Call>> {
-        let state = lock(&self.state);
-        state.in_flight.get(&id).map(|f| f.call.clone())
-    }
-
-    /// Has responses sent when the instance gives up its thread, which is asked to go on where that may make one whole.
-    async fn giving_way<T>(&self, instance: impl Future<Output = T>) -> T {
-        let mut instance = pin!(instance);
-        poll_fn(|cx| {
-            let polled = instance.as_mut().poll(cx);
-            if polled.is_pending() && self.give_way() {
-                cx.waker().wake_by_ref();
-            }
-            polled
-        })
-        .await
-    }
-
-    fn give_way(&self) -> bool {
-        let state = lock(&self.state);
-        let calls = state.in_flight.values().map(|f| &f.call);
-        calls.fold(false, |again, call| call.give_way() | again)
-    }
-
-    fn ended(&self, id: u64) {
-        let in_flight = lock(&self.state).in_flight.remove(&id);
-        if let Some(in_flight) = in_flight {
-            in_flight.end(Outcome::Done);
-        }
-    }
+    orders.queue.try_recv().ok()?;
+    drop(orders);
+    let answered = matches!(first.await, Ok(Ended::With(Outcome::Stopped)));
+    let given_back = matches!(second.await, Ok(Ended::NotBegun(_)));
+    Some((
+        answered && call.outcome() == Outcome::Stopped,
+        given_back && driven.load().is_none(),
+    ))
 }

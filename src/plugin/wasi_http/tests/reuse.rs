@@ -298,3 +298,18 @@ async fn a_workload_that_ends_leaves_no_instance() {
         until(|| room.used() == 0).await;
     }
 }
+
+#[tokio::test]
+async fn what_an_instance_leaves_is_answered_or_given_back() {
+    let world = World::new().await;
+    let _served = serve(&world, "counter-p3", |c| {
+        c.reuse = Some(Reuse {
+            max_concurrency: number(4),
+            ..reuse(1)
+        });
+    })
+    .await;
+    let handler = world.server.ingress.handler("counter-p3").unwrap();
+    let left = super::super::shared::abandoned(&handler).await;
+    assert_eq!(left, Some((true, true)));
+}

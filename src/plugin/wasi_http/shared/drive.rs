@@ -1,0 +1,144 @@
+//! What drives a shared instance: its requests, one after the other begun and all of them polled together.
+
+use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration};
+
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use tokio::sync::mpsc;
+
+use super::{
+    super::{
+        call::Call,
+        counters::count,
+        handler::Handler,
+        instances::{Instance, Proxy},
+        outcome::Outcome,
+        serve::lock,
+    },
+    Driven, Ended, InFlight, Order,
+};
+
+/// What an instance has to do, and has not told the end of.
+pub(super) struct Orders {
+    pub driven: Arc<Driven>,
+    pub queue: mpsc::UnboundedReceiver<Order>,
+}
+
+impl Orders {
+    /// Takes no more, and gives back what the instance has not looked at. What is left is for the caller to end.
+    fn close(&mut self) -> impl Iterator<Item = InFlight> + use<> {
+        self.queue.close();
+        let mut left = self.driven.end();
+        while let Ok(Order { id, request }) = self.queue.try_recv() {
+            if let Some(InFlight { ended, .. }) = left.remove(&id) {
+                let _ = ended.send(Ended::NotBegun(Box::new(request)));
+            }
+        }
+        left.into_values()
+    }
+}
+
+impl Drop for Orders {
+    /// Its task was dropped, or panicked: nobody else would answer, and clients would wait for as long as they may.
+    fn drop(&mut self) {
+        for in_flight in self.close() {
+            if std::thread::panicking() {
+                count(&in_flight.call.counters().trapped);
+                in_flight.end(Outcome::Trapped);
+            } else {
+                in_flight.end(Outcome::Stopped);
+            }
+        }
+    }
+}
+
+/// Runs an instance until it retires, fails or is cut. True: a guest has run.
+pub(super) async fn drive(
+    mut orders: Orders,
+    handler: Arc<Handler>,
+    mut instance: Instance,
+    idle: Option<Duration>,
+) -> bool {
+    let Orders { driven, queue } = &mut orders;
+    let driven = &**driven;
+    let work = async {
+        let (store, proxy) = instance.started(&handler.instances.export).await?;
+        let Proxy::P3(service) = proxy else {
+            return Ok(());
+        };
+        store
+            .run_concurrent(async |accessor| -> wasmtime::Result<()> {
+                let mut requests = FuturesUnordered::new();
+                while !driven.is_done() {
+                    tokio::select! {
+                        Some(order) = queue.recv() => {
+                            let Order { id, request } = order;
+                            let Some(call) = driven.call(id) else { continue };
+                            let driven = &driven;
+                            requests.push(async move {
+                                let result = call.serve_shared(service, accessor, request).await;
+                                if result.is_ok() {
+                                    driven.ended(id);
+                                }
+                                result
+                            });
+                        }
+                        Some(result) = requests.next() => result?,
+                        () = driven.retired.notified() => {}
+                    }
+                }
+                Ok(())
+            })
+            .await?
+    };
+    let (result, cut) = tokio::select! {
+        biased;
+        result = driven.giving_way(work) => (Some(result), false),
+        () = handler.flight.cut() => (None, true),
+        () = driven.overdue(idle) => (None, false),
+    };
+    // Before the instance is dropped, so that whoever finds it gone also finds why.
+    for in_flight in orders.close() {
+        let outcome = if cut {
+            count(&handler.counters.stopped);
+            Outcome::Stopped
+        } else {
+            let limits = instance.store.data().limits();
+            handler.judge(result.as_ref(), Some(limits))
+        };
+        in_flight.end(outcome);
+    }
+    true
+}
+
+impl Driven {
+    fn call(&self, id: u64) -> Option<Arc<Call>> {
+        let state = lock(&self.state);
+        state.in_flight.get(&id).map(|f| f.call.clone())
+    }
+
+    /// Has responses sent when the instance gives up its thread, which is asked to go on where that may make one whole.
+    async fn giving_way<T>(&self, instance: impl Future<Output = T>) -> T {
+        let mut instance = pin!(instance);
+        poll_fn(|cx| {
+            let polled = instance.as_mut().poll(cx);
+            if polled.is_pending() && self.give_way() {
+                cx.waker().wake_by_ref();
+            }
+            polled
+        })
+        .await
+    }
+
+    fn give_way(&self) -> bool {
+        let state = lock(&self.state);
+        let calls = state.in_flight.values().map(|f| &f.call);
+        calls.fold(false, |again, call| call.give_way() | again)
+    }
+
+    fn ended(&self, id: u64) {
+        let in_flight = lock(&self.state).in_flight.remove(&id);
+        if let Some(in_flight) = in_flight {
+            in_flight.end(Outcome::Done);
+        }
+    }
+}
