@@ -7,18 +7,19 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{Bench, workload};
+use super::{
+    Bench,
+    requests::{self, KEPT},
+    workload,
+};
 use crate::{
     figure::Figure,
     load::{self, Request},
     server::{LOAD_CORE, SERVER_CORE, Server, pin},
 };
 
-/// Connections of each thread of the load.
-const CONNECTIONS: usize = 16;
-
-/// A kept instance for each connection.
-const KEPT: &str = "poolSize: 32";
+/// Connections of each thread of the load: together as many as elsewhere.
+const CONNECTIONS: usize = requests::CONNECTIONS / 2;
 
 /// Starts a server on these cores.
 type Start<'a> = dyn Fn(&[usize]) -> Result<Server> + 'a;

@@ -12,10 +12,10 @@ use crate::{
 };
 
 /// Connections of the load.
-const CONNECTIONS: usize = 32;
+pub(super) const CONNECTIONS: usize = 32;
 
 /// A kept instance for each connection, each for one request at a time.
-const KEPT: &str = "poolSize: 32";
+pub(super) const KEPT: &str = "poolSize: 32";
 
 /// The same for components that can serve several at a time.
 const SHARED: &str = "poolSize: 32\nmaxConcurrency: 16";

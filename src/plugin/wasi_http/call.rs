@@ -193,7 +193,7 @@ impl Call {
             .map(|instance| instance.store.data().limits());
         let outcome = self.handler.judge(result.as_ref(), limits);
         end.set(outcome);
-        let ran = taken.is_some();
+        let ran = taken.is_some() && outcome != Outcome::Full;
         if outcome == Outcome::Done
             && answered
             && let Some(instance) = taken.take()

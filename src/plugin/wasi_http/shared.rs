@@ -151,19 +151,10 @@ impl Shared {
         }
         let instance = self.instances.try_take_for_pool()?;
         let kept = running.len() < self.reuse.min_instances as usize;
-        let (orders, queue) = mpsc::unbounded_channel();
-        let driven = Arc::new(Driven {
-            orders,
-            state: Mutex::default(),
-            begun: Notify::new(),
-            retired: Notify::new(),
-        });
+        let orders = Orders::default();
+        let driven = orders.driven.clone();
         running.push(driven.clone());
         let idle = self.reuse.idle.filter(|_| !kept);
-        let orders = Orders {
-            driven: driven.clone(),
-            queue,
-        };
         let task = drive(orders, handler.clone(), instance, idle);
         tokio::spawn(Laned::shared(task, &handler.lane));
         Some(driven)
@@ -288,13 +279,8 @@ pub(super) async fn abandoned(handler: &Arc<Handler>) -> Option<(bool, bool)> {
     use http_body_util::{BodyExt as _, Empty};
 
     let shared = handler.shared.as_ref()?;
-    let (orders, queue) = mpsc::unbounded_channel();
-    let driven = Arc::new(Driven {
-        orders,
-        state: Mutex::default(),
-        begun: Notify::new(),
-        retired: Notify::new(),
-    });
+    let mut orders = Orders::default();
+    let driven = orders.driven.clone();
     let deadline = Instant::now() + handler.timeout;
     let admit = |id| {
         let call = Call::begin(handler.clone())?;
@@ -303,10 +289,6 @@ pub(super) async fn abandoned(handler: &Arc<Handler>) -> Option<(bool, bool)> {
         Some((call, end))
     };
     let ((call, first), (_, second)) = (admit(1)?, admit(2)?);
-    let mut orders = Orders {
-        driven: driven.clone(),
-        queue,
-    };
     orders.queue.try_recv().ok()?;
     drop(orders);
     let answered = matches!(first.await, Ok(Ended::With(Outcome::Stopped)));

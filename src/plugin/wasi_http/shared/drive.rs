@@ -1,9 +1,14 @@
 //! What drives a shared instance: its requests, one after the other begun and all of them polled together.
 
-use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::{
     super::{
@@ -21,6 +26,19 @@ use super::{
 pub(super) struct Orders {
     pub driven: Arc<Driven>,
     pub queue: mpsc::UnboundedReceiver<Order>,
+}
+
+impl Default for Orders {
+    fn default() -> Self {
+        let (orders, queue) = mpsc::unbounded_channel();
+        let driven = Arc::new(Driven {
+            orders,
+            state: Mutex::default(),
+            begun: Notify::new(),
+            retired: Notify::new(),
+        });
+        Self { driven, queue }
+    }
 }
 
 impl Orders {
