@@ -36,6 +36,17 @@ pub(super) enum BodyError {
     Guest(#[source] wasmtime_wasi_http::Error),
 }
 
+/// Whether there is a body in the answer to a request with this method, if the guest writes one.
+pub(super) fn has_body(method: &Method, status: StatusCode) -> bool {
+    method != Method::HEAD && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// The length that a head announces.
+pub(super) fn announced(headers: &HeaderMap) -> Option<u64> {
+    let length = headers.get(header::CONTENT_LENGTH)?;
+    length.to_str().ok()?.parse().ok()
+}
+
 struct GuestBody {
     inner: Begun,
     call: Arc<Call>,
@@ -64,22 +75,15 @@ impl Body {
         (method, over): (&Method, Option<Arc<Over>>),
         (status, headers): (StatusCode, &HeaderMap),
     ) -> Self {
-        let missing = headers
-            .get(header::CONTENT_LENGTH)
-            .and_then(|v| v.to_str().ok())
-            .and_then(|v| v.parse().ok());
-        // Responses that have no body whatever the guest writes; the server drops it unread.
-        let head_only = method == Method::HEAD;
-        let whole =
-            head_only || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         Self(Kind::Guest(GuestBody {
             inner,
             call,
             guest,
             over,
-            missing,
-            whole,
-            head_only,
+            missing: announced(headers),
+            // The server drops it unread.
+            whole: !has_body(method, status),
+            head_only: method == Method::HEAD,
             failing: None,
         }))
     }

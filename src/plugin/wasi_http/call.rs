@@ -19,7 +19,7 @@ use tokio::{task::AbortHandle, time};
 
 use super::{
     answer::Answer,
-    body::Body,
+    body::{Body, announced, has_body},
     counters::{Counters, count},
     guest::call_p2,
     handler::Handler,
@@ -92,6 +92,11 @@ impl Call {
         match head {
             Some(Ok(response)) => {
                 let (head, body) = response.into_parts();
+                if has_body(&method, head.status)
+                    && let Some(fault) = body.fault(announced(&head.headers))
+                {
+                    return self.unanswered(&fault);
+                }
                 self.handler.counters.answered(head.status);
                 let body = Body::of_guest(
                     body,
@@ -102,13 +107,15 @@ impl Call {
                 );
                 Response::from_parts(head, body)
             }
-            Some(Err(code)) => {
-                count(&self.handler.counters.unanswered);
-                self.handler.label.log_unanswered(&code);
-                self.in_place(Answer::Unanswered)
-            }
+            Some(Err(code)) => self.unanswered(&code),
             None => self.in_place(self.no_answer()),
         }
+    }
+
+    fn unanswered(&self, why: &str) -> Response<Body> {
+        count(&self.handler.counters.unanswered);
+        self.handler.label.log_unanswered(why);
+        self.in_place(Answer::Unanswered)
     }
 
     fn too_large(&self) -> Response<Body> {

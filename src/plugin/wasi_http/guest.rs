@@ -1,6 +1,6 @@
 //! Calling a guest: a request in, and its response into the outbox.
 
-use std::{future::poll_fn, sync::Arc, task::Poll};
+use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -16,7 +16,7 @@ use wasmtime_wasi_http::{
     p3,
 };
 
-use super::{authority, call::Call, lane};
+use super::{authority, call::Call, lane, outbox::Filled};
 use crate::plugin::StoreState;
 
 /// Whether a request's body was sent to the guest as a whole.
@@ -76,15 +76,16 @@ impl Call {
             Ok(response) => self.outbox.hold(
                 accessor
                     .with(|mut store| response.into_http(store.as_context_mut(), transmitted))?,
+                true,
             ),
             Err(code) => {
-                self.outbox.send(Err(code.to_string()));
+                self.outbox.fail(code.to_string());
                 return Ok(());
             }
         }
         // The guest writes the body after it has returned, and the host may have to move one that the guest got from elsewhere.
         poll_fn(|cx| {
-            if self.outbox.fill(cx) {
+            if self.outbox.fill(cx) == Filled::Whole {
                 return Poll::Ready(());
             }
             self.poll_ended(cx)
@@ -130,14 +131,30 @@ where
     let request = http.new_incoming_request(scheme, request)?;
     let answering = Answering(call.clone());
     let out = http.new_response_outparam_from_callback(move |head| {
-        let call = &answering.0;
-        call.outbox.send(head.map_err(|code| code.to_string()));
+        let outbox = &answering.0.outbox;
+        match head {
+            Ok(response) => outbox.hold(response, false),
+            Err(code) => outbox.fail(code.to_string()),
+        }
     })?;
     let unanswered = out.rep();
-    proxy
-        .wasi_http_incoming_handler()
-        .call_handle(&mut *store, request, out)
+    {
+        let handler = proxy.wasi_http_incoming_handler();
+        let mut handled = pin!(handler.call_handle(&mut *store, request, out));
+        poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(result) = handled.as_mut().poll(cx) {
+                    return Poll::Ready(result.map(|()| call.outbox.fill(cx)));
+                }
+                // As a rule it waits for room for more of its body, which there is now.
+                if call.outbox.fill(cx) == Filled::Nothing || lane::is_interrupted() {
+                    return Poll::Pending;
+                }
+            }
+        })
         .await?;
+    }
+    call.outbox.release();
     // What was answered with is gone from the table; its number may be another resource's by now.
     let unanswered = Resource::<HostResponseOutparam>::new_own(unanswered);
     let table = store.data_mut().http().table;
@@ -153,6 +170,6 @@ struct Answering(Arc<Call>);
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.0.outbox.close();
+        self.0.outbox.abandon();
     }
 }

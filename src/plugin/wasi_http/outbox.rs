@@ -1,7 +1,8 @@
 //! Where a response waits for whoever sends it, and for its body if that is short.
 //!
-//! A guest of WASI 0.3 writes its body after it has returned the head. What it has written when it has nothing more to do at
-//! once goes with the head: most answers are whole by then, and neither the server nor the guest has to be woken for them again.
+//! A guest hands over the head before it writes the body. What it has written when it has nothing more to do at once goes with
+//! the head: most answers are whole by then, so that neither the server nor the guest has to be woken for them again, the client
+//! learns how long they are, and a guest that fails meanwhile is answered for with its fault.
 
 use std::{
     collections::VecDeque,
@@ -34,6 +35,16 @@ pub(super) struct Begun {
     rest: Option<WasiBody>,
 }
 
+/// What was taken in of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Filled {
+    Nothing,
+    /// Something, so that who waits for room can go on.
+    Some,
+    /// The last of it.
+    Whole,
+}
+
 /// The one place for a request's response.
 #[derive(Default)]
 pub(super) struct Outbox {
@@ -45,10 +56,10 @@ pub(super) struct Outbox {
 enum State {
     #[default]
     Empty,
-    /// The guest has its thread still, or gave way once only.
+    /// The guest has its thread still, or gives way `again` before it waits.
     Held {
         response: Response<Begun>,
-        gave_way: bool,
+        again: bool,
     },
     Sent(Head),
     /// Nothing comes, or nothing more.
@@ -56,33 +67,50 @@ enum State {
 }
 
 impl Outbox {
-    /// Takes a response, and keeps it until it is whole or the guest waits for something; see [`Outbox::give_way`].
-    pub fn hold(&self, response: Response<WasiBody>) {
+    /// Takes a response, and keeps it until it is whole or the guest waits for something; see [`Outbox::give_way`]. A guest that
+    /// has `tasks` gives way between two of them, too.
+    pub fn hold(&self, response: Response<WasiBody>, tasks: bool) {
         self.put(State::Held {
             response: response.map(Begun::of),
-            gave_way: false,
+            again: tasks,
         });
     }
 
-    /// Takes a response that is to be sent as it is.
-    pub fn send(&self, head: Result<Response<WasiBody>, String>) {
-        self.put(State::Sent(head.map(|response| response.map(Begun::of))));
+    /// Takes the words of an error code in place of a response.
+    pub fn fail(&self, code: String) {
+        self.put(State::Sent(Err(code)));
     }
 
-    /// The guest has given up its thread: sends what is held, but not the first time, since a guest between two of its tasks
-    /// does so too; unless it has been `interrupted`, as it will be again. True if it should be asked to go on.
+    /// The guest has given up its thread: sends what is held, but not the first time if it has tasks; unless it has been
+    /// `interrupted`, as it will be again. True if it should be asked to go on.
     pub fn give_way(&self, interrupted: bool) -> bool {
-        let mut again = false;
+        let mut goes_on = false;
         self.change(|state| match state {
-            State::Held { gave_way, .. } if !*gave_way && !interrupted => {
-                *gave_way = true;
-                again = true;
+            State::Held { again, .. } if *again && !interrupted => {
+                *again = false;
+                goes_on = true;
                 false
             }
             State::Held { .. } => state.release(),
             _ => false,
         });
-        again
+        goes_on
+    }
+
+    /// Sends what is held: the guest has returned.
+    pub fn release(&self) {
+        self.change(State::release);
+    }
+
+    /// Nobody can answer any more; one who has done so has.
+    pub fn abandon(&self) {
+        self.change(|state| {
+            let over = matches!(state, State::Empty);
+            if over {
+                *state = State::Closed;
+            }
+            over
+        });
     }
 
     /// No response comes any more; one that is held is given up.
@@ -96,19 +124,24 @@ impl Outbox {
         });
     }
 
-    /// Takes in what there is of the body of a response that is held. Whether that has been sent as a whole.
-    pub fn fill(&self, cx: &mut Context<'_>) -> bool {
-        let mut whole = false;
+    /// Takes in what there is of the body of a response that is held, which is sent when that is all of it, or enough.
+    pub fn fill(&self, cx: &mut Context<'_>) -> Filled {
+        let mut filled = Filled::Nothing;
         self.change(|state| {
-            if let State::Held { response, .. } = state
-                && response.body_mut().poll_fill(cx).is_ready()
-            {
-                whole = response.body().is_whole();
-                return state.release();
+            let State::Held { response, .. } = state else {
+                return false;
+            };
+            let body = response.body_mut();
+            let before = body.here.len();
+            let ready = body.poll_fill(cx).is_ready();
+            if body.is_whole() {
+                filled = Filled::Whole;
+            } else if body.here.len() > before {
+                filled = Filled::Some;
             }
-            false
+            ready && state.release()
         });
-        whole
+        filled
     }
 
     /// The response; none if none comes.
@@ -173,6 +206,19 @@ impl Begun {
         self.rest.is_none()
     }
 
+    /// Why it cannot be sent as the body of an answer that announces this length; none if it can, or that is not known yet.
+    pub fn fault(&self, announced: Option<u64>) -> Option<String> {
+        if let Some(Err(error)) = self.here.back() {
+            return Some(error.to_string());
+        }
+        let announced =
+            announced.filter(|length| self.is_whole() && *length != self.size as u64)?;
+        let length = self.size;
+        Some(format!(
+            "its content-length is {announced}, and its body has {length} bytes"
+        ))
+    }
+
     /// Takes in what there is; ready when that is all, or enough.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.size < AHEAD
@@ -232,7 +278,10 @@ impl HttpBody for Begun {
 mod tests {
     use std::task::Waker;
 
-    use futures::{channel::mpsc, stream::StreamExt as _};
+    use futures::{
+        channel::mpsc,
+        stream::{self, StreamExt as _},
+    };
     use http_body_util::{BodyExt as _, StreamBody};
 
     use super::*;
@@ -265,24 +314,26 @@ mod tests {
     fn what_is_whole_before_the_guest_waits_is_sent_as_a_whole() {
         let outbox = Outbox::default();
         let (pieces, response) = response();
-        outbox.hold(response);
+        outbox.hold(response, true);
         pieces.unbounded_send(3).unwrap();
-        assert!(!outbox.fill(&mut cx()));
+        assert_eq!(outbox.fill(&mut cx()), Filled::Some);
+        assert_eq!(outbox.fill(&mut cx()), Filled::Nothing);
         // Between two of its tasks.
         assert!(outbox.give_way(false));
         assert_eq!(sent(&outbox), None);
         pieces.unbounded_send(4).unwrap();
         drop(pieces);
-        assert!(outbox.fill(&mut cx()));
+        assert_eq!(outbox.fill(&mut cx()), Filled::Whole);
         assert_eq!(sent(&outbox), Some(Some(7)));
-        assert!(!outbox.give_way(false) && !outbox.fill(&mut cx()));
+        assert!(!outbox.give_way(false));
+        assert_eq!(outbox.fill(&mut cx()), Filled::Nothing);
     }
 
     #[test]
     fn a_head_does_not_wait_for_a_guest_that_waits() {
         let outbox = Outbox::default();
         let (_pieces, response) = response();
-        outbox.hold(response);
+        outbox.hold(response, true);
         assert!(outbox.give_way(false));
         assert!(!outbox.give_way(false));
         assert_eq!(sent(&outbox), Some(None));
@@ -292,7 +343,7 @@ mod tests {
     fn a_head_does_not_wait_for_a_guest_that_computes() {
         let outbox = Outbox::default();
         let (_pieces, response) = response();
-        outbox.hold(response);
+        outbox.hold(response, true);
         assert!(!outbox.give_way(true));
         assert_eq!(sent(&outbox), Some(None));
     }
@@ -301,11 +352,11 @@ mod tests {
     fn no_more_is_taken_in_than_is_worth_it() {
         let outbox = Outbox::default();
         let (pieces, response) = response();
-        outbox.hold(response);
+        outbox.hold(response, true);
         for _ in 0..3 {
             pieces.unbounded_send(AHEAD / 2).unwrap();
         }
-        assert!(!outbox.fill(&mut cx()), "it is not whole");
+        assert_eq!(outbox.fill(&mut cx()), Filled::Some, "it is not whole");
         let Poll::Ready(Some(Ok(response))) = outbox.poll(&cx()) else {
             panic!("it is sent")
         };
@@ -316,17 +367,59 @@ mod tests {
     #[test]
     fn what_is_held_when_the_guest_fails_is_not_sent() {
         let outbox = Outbox::default();
-        outbox.hold(response().1);
+        outbox.hold(response().1, true);
         outbox.close();
         assert!(matches!(outbox.poll(&cx()), Poll::Ready(None)));
-        outbox.hold(response().1);
+        outbox.hold(response().1, true);
         assert!(matches!(outbox.poll(&cx()), Poll::Ready(None)));
+    }
+
+    #[test]
+    fn a_guest_without_tasks_waits_when_it_gives_way() {
+        let outbox = Outbox::default();
+        outbox.hold(response().1, false);
+        outbox.abandon();
+        assert_eq!(sent(&outbox), None, "it has answered");
+        assert!(!outbox.give_way(false));
+        assert_eq!(sent(&outbox), Some(None));
+    }
+
+    #[test]
+    fn what_is_held_is_sent_when_the_guest_returns() {
+        let outbox = Outbox::default();
+        let (_pieces, response) = response();
+        outbox.hold(response, false);
+        outbox.release();
+        assert_eq!(sent(&outbox), Some(None));
+        let unanswered = Outbox::default();
+        unanswered.release();
+        unanswered.abandon();
+        assert!(matches!(unanswered.poll(&cx()), Poll::Ready(None)));
+    }
+
+    #[test]
+    fn a_body_has_a_fault_when_it_is_known_to_be_less_than_announced() {
+        let (pieces, response) = response();
+        let mut body = Begun::of(response.into_body());
+        pieces.unbounded_send(3).unwrap();
+        assert!(body.poll_fill(&mut cx()).is_pending());
+        assert_eq!(body.fault(Some(7)), None, "it goes on");
+        drop(pieces);
+        assert!(body.poll_fill(&mut cx()).is_ready());
+        assert_eq!((body.fault(None), body.fault(Some(3))), (None, None));
+        assert!(body.fault(Some(7)).is_some() && body.fault(Some(2)).is_some());
+
+        let error = stream::iter([Err(Error::HttpResponseIncomplete)]);
+        let mut body = Begun::of(StreamBody::new(error).boxed_unsync());
+        assert!(body.poll_fill(&mut cx()).is_ready());
+        assert!(body.fault(None).is_some());
     }
 
     #[test]
     fn what_was_sent_stays_when_the_guest_fails() {
         let outbox = Outbox::default();
-        outbox.send(Ok(response().1));
+        outbox.hold(response().1, false);
+        assert!(!outbox.give_way(false));
         outbox.close();
         assert_eq!(sent(&outbox), Some(None));
     }

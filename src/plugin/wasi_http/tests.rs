@@ -147,6 +147,8 @@ async fn both_generations_of_wasi_are_served() {
         let response = world.get(name, "/").await;
         assert_eq!(status(&response), "200", "{name}: {response}");
         assert!(is_whole(&response), "{name}: {response}");
+        // What is short is sent with its length.
+        assert!(response.contains("\r\ncontent-length: "), "{response}");
         assert_eq!(world.counts(name).requests, 1);
     }
 }

@@ -13,6 +13,7 @@ async fn faults_of_a_guest_are_its_own() {
         ("/panic", "500"),
         ("/stack", "500"),
         ("/no-response", "500"),
+        ("/drop-early", "500"),
         ("/spin", "504"),
         ("/ok", "200"),
     ] {
@@ -38,7 +39,7 @@ async fn faults_of_a_guest_are_its_own() {
             counts.out_of_time,
             counts.unanswered
         ),
-        (7, 3, 1, 1),
+        (8, 4, 1, 1),
         "{counts:?}"
     );
 }

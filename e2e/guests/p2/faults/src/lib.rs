@@ -33,7 +33,8 @@ impl Guest for Faults {
             "/panic" => panic!("as asked"),
             "/stack" => http::respond(out, 200, &format!("{}\n", stack(0))),
             "/no-response" => drop(out),
-            "/drop-body" => drop_body(out),
+            "/drop-body" => drop_body(out, 40 << 10),
+            "/drop-early" => drop_body(out, 1),
             _ => http::respond(out, 200, "ok\n"),
         }
     }
@@ -65,13 +66,18 @@ fn stack(depth: u64) -> u64 {
     }
 }
 
-/// Begins a response and traps in the middle of its body.
-fn drop_body(out: ResponseOutparam) {
+/// Begins a response and traps in the middle of its body, with at least so many bytes of it written.
+fn drop_body(out: ResponseOutparam, least: usize) {
     let response = OutgoingResponse::new(Fields::new());
     let body = response.body().expect("the body is taken once");
     ResponseOutparam::set(out, Ok(response));
     let stream = body.write().expect("the stream is taken once");
-    let _ = stream.blocking_write_and_flush(b"the first half, and ");
+    let half = b"the first half, and ";
+    let mut written = 0;
+    while written < least {
+        let _ = stream.blocking_write_and_flush(half);
+        written += half.len();
+    }
     panic!("as asked");
 }
 

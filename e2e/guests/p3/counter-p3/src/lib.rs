@@ -1,6 +1,6 @@
 //! Answers `served N together M\n` after `?ms=N` milliseconds: N counts the requests of this instance, and M those that it had
 //! at the same time when this one came, itself included. `/trap` traps after the pause; `?says=L` announces L bytes, however
-//! long the answer is; to `/empty` it has no body at all.
+//! long the answer is; to `/empty` it has no body at all, and to `/late` its body follows after another pause.
 
 #[path = "../../http.rs"]
 mod http;
@@ -55,7 +55,11 @@ impl Guest for Counter {
             return Ok(response);
         }
         let (mut writer, body) = wit_stream::new();
+        let late = target.starts_with("/late");
         spawn_local(async move {
+            if late {
+                wait_for(20_000_000).await;
+            }
             writer.write_all(text.into_bytes()).await;
         });
         Ok(http::stream(200, headers, body))
