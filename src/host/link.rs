@@ -228,23 +228,16 @@ fn check_entries(
 
 /// The host's own loopback is opened by the workload and the operator together.
 fn check_loopback(allowed: bool, workload: &spec::Workload) -> Result<(), Fault> {
-    for (index, component) in workload.components.iter().enumerate() {
-        let refuse = |reason, what: String| {
-            let field = "localResources.allowedHostLoopbackPorts";
-            let message = format!("spec.components[{index}].{field}: {what}");
-            Err(Fault::new(Stage::Link, reason, message).of_component(component.name.clone()))
-        };
-        let ports = &component.loopback_ports;
-        if let Some(port) = ports.iter().find(|p| p.protocol == spec::Protocol::Udp) {
-            let what = format!("`{port}` is UDP, which this version does not have; remove it");
-            return refuse(Reason::UnsupportedSpec, what);
-        }
-        if !allowed && !ports.is_empty() {
-            let what = "this host keeps its loopback to itself; remove the ports, or start the host with --allow-host-loopback";
-            return refuse(Reason::Forbidden, what.to_owned());
-        }
-    }
-    Ok(())
+    let mut components = workload.components.iter().enumerate();
+    let asks = components.find(|(_, component)| !component.loopback_ports.is_empty());
+    let Some((index, component)) = asks.filter(|_| !allowed) else {
+        return Ok(());
+    };
+    let message = format!(
+        "spec.components[{index}].localResources.allowedHostLoopbackPorts: this host keeps its loopback to itself; \
+         remove the ports, or start the host with --allow-host-loopback"
+    );
+    Err(Fault::new(Stage::Link, Reason::Forbidden, message).of_component(component.name.clone()))
 }
 
 /// An HTTP component is configured as `incoming-handler` or `handler`, whichever version it exports.

@@ -1,12 +1,14 @@
 //! `wasi:sockets`, with a loopback for each workload and nothing else unless it is granted.
 //!
-//! TCP is this module's own: what stays within a workload never becomes a socket of the machine, so that no other workload and
-//! no other process can reach it, and two workloads can listen on one port. What leaves the host is a socket of the machine
-//! that has been connected; nothing is ever bound or listened on there. UDP is denied.
+//! TCP and UDP are this module's own: what stays within a workload never becomes a socket of the machine, so that no other
+//! workload and no other process can reach it, and two workloads can listen on one port. What leaves the host is a socket of the
+//! machine: for TCP one that has been connected, for UDP one that receives from those that it has sent to. Nothing is ever bound
+//! to a port of the machine that a guest chose, nor listened on.
 //!
 //! The host functions of both versions of WASI are those of `wasmtime-wasi`'s bindings, with sockets of this module in the
 //! place of that crate's. A component that imports no sockets has none of it, and an instance that makes none pays nothing.
 
+mod inbox;
 mod lookup;
 mod loopback;
 mod p2;
@@ -17,6 +19,7 @@ mod stream;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod udp;
 
 use std::{collections::VecDeque, net::IpAddr, sync::Arc};
 
@@ -31,7 +34,7 @@ use policy::Denials;
 /// Sockets that a workload may have at a time, over all its instances.
 const MAX_SOCKETS: usize = 512;
 
-/// Connections of a workload that leave the host at a time; each is a file of the agent.
+/// Connections of a workload that leave the host at a time, and sockets of UDP that do; each is a file of the agent.
 const MAX_OUTSIDE: usize = 128;
 
 /// Lookups of a workload at a time; each may hold a thread.
@@ -43,7 +46,7 @@ const MAX_NAMES: usize = 64;
 /// What a component is in its workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Role {
-    /// It is called: it may connect, and not listen.
+    /// It is called: it may connect and send, and not listen.
     #[default]
     Component,
     /// It runs for as long as the workload: it may listen on the workload's loopback.

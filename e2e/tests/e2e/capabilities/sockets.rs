@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
 };
 
 use crate::local::{Local, folder, path, wasm, workload, yaml};
@@ -60,6 +60,87 @@ async fn the_nodes_loopback_is_opened_port_by_port() -> Result<()> {
     // A host that was not told so opens nothing.
     let local = Local::of(&[workload("granted", "sockets", granted)]).await?;
     local.says("--allow-host-loopback").await
+}
+
+/// The same by UDP.
+async fn pong_datagrams() -> Result<u16> {
+    let server = UdpSocket::bind("127.0.0.1:0").await?;
+    let port = server.local_addr()?.port();
+    tokio::spawn(async move {
+        let mut said = [0; 16];
+        while let Ok((length, from)) = server.recv_from(&mut said).await {
+            if &said[..length] == b"ping" {
+                let _ = server.send_to(b"pong", from).await;
+            }
+        }
+    });
+    Ok(port)
+}
+
+#[tokio::test]
+async fn datagrams_leave_the_workload_where_they_may() -> Result<()> {
+    let port = pong_datagrams().await?;
+    let granted = format!("{port}/udp");
+    let granted = json!({"localResources": {"allowedHostLoopbackPorts": [granted]}});
+    let tcp = json!({"localResources": {
+        "allowedHosts": ["tcp://10.255.255.1"],
+        "allowedHostLoopbackPorts": [port.to_string()],
+    }});
+    let file = folder("run")?.join("workloads.yaml");
+    let objects = [
+        workload("granted", "sockets", granted),
+        workload("tcp", "sockets", tcp),
+    ];
+    fs::write(&file, yaml(&objects)).context("writing YAML")?;
+    let local = Local::start(&["--allow-host-loopback", path(&file)?]).await?;
+    local.ready(&["granted", "tcp"]).await?;
+    let host = format!("127.255.255.254:{port}");
+    for (name, query, expected) in [
+        ("granted.test", format!("to={host}"), "got pong"),
+        ("granted.test", format!("to={host}&connected=1"), "got pong"),
+        ("tcp.test", format!("to={host}"), "access-denied"),
+        ("tcp.test", "to=10.255.255.1:53".to_owned(), "access-denied"),
+        (
+            "granted.test",
+            format!("to={host}&bind=127.0.0.1:7000"),
+            "access-denied",
+        ),
+        // The workload's own loopback, where nobody receives.
+        (
+            "granted.test",
+            format!("to=127.0.0.1:{port}"),
+            "nothing came",
+        ),
+        (
+            "granted.test",
+            format!("to=127.0.0.1:{port}&connected=1"),
+            "connection-refused",
+        ),
+    ] {
+        let path = format!("/datagram?{query}");
+        local.expect(name, &path, (200, expected)).await?;
+    }
+    local.says("udp://10.255.255.1:53").await?;
+    local.says(&format!("{port}/udp")).await
+}
+
+#[tokio::test]
+async fn a_service_receives_datagrams_of_its_own_workload_only() -> Result<()> {
+    for service in ["udp-service", "udp-service-p3"] {
+        let mut own = workload("own", "sockets", json!({}));
+        own["spec"]["service"] = json!({"image": format!("file:{}", wasm(service).display())});
+        let other = json!({"localResources": {"allowedHosts": ["*"]}});
+        let local = Local::of(&[own, workload("other", "sockets", other)]).await?;
+        local.ready(&["own", "other"]).await?;
+        let path = "/datagram?to=127.0.0.1:7000";
+        local.answers("own.test", path, "got ping").await?;
+        let connected = format!("{path}&connected=1");
+        let ping = (200, "got ping");
+        local.expect("own.test", &connected, ping).await?;
+        let nothing = (200, "nothing came");
+        local.expect("other.test", path, nothing).await?;
+    }
+    Ok(())
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 //! The loopback of one workload: ports, listeners, and connections that never leave the process.
 //!
 //! 127.0.0.0/8 is one place and `::1` another, as if each had one address: sockets of one family do not see the other's ports.
-//! TCP and UDP have ports of their own (there is no UDP yet). Nobody outside of the workload has a way in, since nothing is
-//! bound on the machine.
+//! TCP and UDP have ports of their own; those of UDP are [inboxes](super::inbox). Nobody outside of the workload has a way in,
+//! since nothing is bound on the machine.
 
 use std::{
     collections::HashMap,
@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use wasmtime_wasi::sockets::ErrorCode;
 
 use super::{
+    inbox::Queue,
     pipe,
     stream::{Connection, ReadHalf, WriteHalf},
 };
@@ -34,15 +35,18 @@ pub(super) enum Family {
 
 /// The ports of one workload.
 #[derive(Default)]
-pub(super) struct Loopback(Mutex<Ports>);
+pub(super) struct Loopback {
+    tcp: Mutex<Ports<Port>>,
+    udp: Mutex<Ports<Arc<Queue>>>,
+}
 
-#[derive(Default)]
-struct Ports {
-    taken: HashMap<(Family, u16), Port>,
+/// The ports of one protocol, and who has them.
+pub(super) struct Ports<P> {
+    taken: HashMap<(Family, u16), P>,
     next: u16,
 }
 
-enum Port {
+pub(super) enum Port {
     Bound,
     Listening(mpsc::Sender<Connection>),
 }
@@ -69,6 +73,11 @@ impl Family {
         }
     }
 
+    /// Whether an address is of this family. A mapped one is of neither.
+    pub fn has(self, address: IpAddr) -> bool {
+        Self::of(address) == self && address.to_canonical() == address
+    }
+
     /// The workload's own address.
     pub const fn localhost(self) -> IpAddr {
         match self {
@@ -79,8 +88,13 @@ impl Family {
 }
 
 impl Loopback {
-    fn ports(&self) -> MutexGuard<'_, Ports> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ports(&self) -> MutexGuard<'_, Ports<Port>> {
+        self.tcp.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The ports of UDP.
+    pub fn inboxes(&self) -> MutexGuard<'_, Ports<Arc<Queue>>> {
+        self.udp.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a port; 0 is any that is free.
@@ -88,15 +102,7 @@ impl Loopback {
     /// # Errors
     /// `AddressInUse`.
     pub fn bind(self: &Arc<Self>, family: Family, port: u16) -> Result<Lease, ErrorCode> {
-        let mut ports = self.ports();
-        let port = match port {
-            0 => ports.free(family).ok_or(ErrorCode::AddressInUse)?,
-            port => port,
-        };
-        if ports.taken.contains_key(&(family, port)) {
-            return Err(ErrorCode::AddressInUse);
-        }
-        ports.taken.insert((family, port), Port::Bound);
+        let port = self.ports().take(family, port, Port::Bound)?;
         Ok(Lease {
             loopback: self.clone(),
             family,
@@ -109,8 +115,7 @@ impl Loopback {
     /// # Errors
     /// `ConnectionRefused` if nobody listens, or stops to while this waits.
     pub async fn connect(&self, from: Arc<Lease>, to: SocketAddr) -> Result<Connection, ErrorCode> {
-        let key = (Family::of(to.ip()), to.port());
-        let listener = match self.ports().taken.get(&key) {
+        let listener = match self.ports().owner(Family::of(to.ip()), to.port()) {
             Some(Port::Listening(listener)) => listener.clone(),
             _ => return Err(ErrorCode::ConnectionRefused),
         };
@@ -131,7 +136,42 @@ impl Loopback {
     }
 }
 
-impl Ports {
+impl<P> Default for Ports<P> {
+    fn default() -> Self {
+        Self {
+            taken: HashMap::new(),
+            next: 0,
+        }
+    }
+}
+
+impl<P> Ports<P> {
+    /// Takes a port; 0 is any that is free. Says which.
+    ///
+    /// # Errors
+    /// `AddressInUse`.
+    pub fn take(&mut self, family: Family, port: u16, owner: P) -> Result<u16, ErrorCode> {
+        let port = match port {
+            0 => self.free(family).ok_or(ErrorCode::AddressInUse)?,
+            port => port,
+        };
+        if self.taken.contains_key(&(family, port)) {
+            return Err(ErrorCode::AddressInUse);
+        }
+        self.taken.insert((family, port), owner);
+        Ok(port)
+    }
+
+    /// Who has a port.
+    pub fn owner(&self, family: Family, port: u16) -> Option<&P> {
+        self.taken.get(&(family, port))
+    }
+
+    /// Gives a port back.
+    pub fn give_back(&mut self, family: Family, port: u16) -> Option<P> {
+        self.taken.remove(&(family, port))
+    }
+
     fn free(&mut self, family: Family) -> Option<u16> {
         let count = u16::MAX - FIRST_EPHEMERAL;
         let free = (0..=count)
@@ -166,11 +206,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let port = self
-            .loopback
-            .ports()
-            .taken
-            .remove(&(self.family, self.port));
+        let port = self.loopback.ports().give_back(self.family, self.port);
         // Outside of the lock: with a listener go connections that nobody accepted, which have ports too.
         drop(port);
     }

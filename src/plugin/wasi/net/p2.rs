@@ -1,12 +1,13 @@
-//! `wasi:sockets` 0.2: TCP, and looking up names.
+//! `wasi:sockets` 0.2: TCP, UDP, and looking up names.
 
 mod name;
 mod streams;
 mod tcp;
+mod udp;
 
 use wasmtime::component::{Linker, Resource};
 use wasmtime_wasi::p2::{
-    Network, SocketError,
+    Network, SocketError, SocketResult,
     bindings::sockets::{
         self as bindings,
         network::{self, ErrorCode},
@@ -19,6 +20,8 @@ use super::{Sockets, StoreState, View};
 pub(super) fn link(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
     bindings::tcp::add_to_linker::<_, Sockets>(linker, StoreState::sockets_view)?;
     bindings::tcp_create_socket::add_to_linker::<_, Sockets>(linker, StoreState::sockets_view)?;
+    bindings::udp::add_to_linker::<_, Sockets>(linker, StoreState::sockets_view)?;
+    bindings::udp_create_socket::add_to_linker::<_, Sockets>(linker, StoreState::sockets_view)?;
     bindings::ip_name_lookup::add_to_linker::<_, Sockets>(linker, StoreState::sockets_view)
 }
 
@@ -42,4 +45,12 @@ impl network::HostNetwork for View<'_> {
         self.table.delete(this)?;
         Ok(())
     }
+}
+
+/// A value that may not be zero.
+fn positive<T: Default + PartialEq>(value: T) -> SocketResult<T> {
+    if value == T::default() {
+        return Err(ErrorCode::InvalidArgument.into());
+    }
+    Ok(value)
 }

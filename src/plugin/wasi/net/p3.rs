@@ -1,4 +1,4 @@
-//! `wasi:sockets` 0.3: TCP, and looking up names. UDP stays with `wasmtime-wasi`.
+//! `wasi:sockets` 0.3: TCP, UDP, and looking up names.
 
 mod streams;
 mod tcp;
@@ -10,7 +10,7 @@ use wasmtime_wasi::p3::{
         ip_name_lookup::{self, ErrorCode},
         types::{self, IpAddress},
     },
-    sockets::SocketError,
+    sockets::{SocketError, SocketResult},
 };
 
 use super::{
@@ -68,4 +68,12 @@ impl ip_name_lookup::HostWithStore<StoreState> for Sockets {
             .map(|addresses| addresses.into_iter().map(IpAddress::from).collect())
             .map_err(ErrorCode::from))
     }
+}
+
+/// A value that may not be zero.
+fn positive<T: Default + PartialEq>(value: T) -> SocketResult<T> {
+    if value == T::default() {
+        return Err(types::ErrorCode::InvalidArgument.into());
+    }
+    Ok(value)
 }

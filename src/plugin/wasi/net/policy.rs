@@ -79,13 +79,15 @@ impl Grants {
         let own = address.ip().is_loopback() || address.ip().is_unspecified();
         match self.role {
             Role::Service if own => Ok(()),
+            // To whom it sends has to answer it somewhere.
+            Role::Component if own && protocol == Protocol::Udp && address.port() == 0 => Ok(()),
             Role::Service => Err(self.deny(
                 format!("bind {}://{address}", protocol.as_str()),
                 "a service listens on the workload's own loopback: bind 127.0.0.1 or 0.0.0.0",
             )),
             Role::Component => Err(self.deny(
                 format!("bind {}://{address}", protocol.as_str()),
-                "only the service of a workload may listen, or bind",
+                "only the service of a workload may listen, or bind to a port of its choice",
             )),
         }
     }

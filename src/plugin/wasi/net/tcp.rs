@@ -316,7 +316,7 @@ impl TcpSocket {
 
     /// Whether the address is of the socket's family. A mapped address is of neither.
     fn fits(&self, address: SocketAddr) -> bool {
-        Family::of(address.ip()) == self.family && address.ip().to_canonical() == address.ip()
+        self.family.has(address.ip())
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a component's sockets reach, and what they do not. No guest: the host's sockets themselves.
 
 mod service;
+mod udp;
 
 use std::{
     future::poll_fn,

@@ -27,6 +27,7 @@ use super::{
         stream::Connection,
         tcp::{Options, TcpSocket as Core},
     },
+    positive,
     streams::{Input, Output},
 };
 
@@ -97,14 +98,6 @@ impl View<'_> {
     ) -> SocketResult<()> {
         self.tcp(this)?.core.set(change);
         Ok(())
-    }
-}
-
-/// A value that may not be zero.
-fn positive(value: u64) -> SocketResult<u64> {
-    match value {
-        0 => Err(ErrorCode::InvalidArgument.into()),
-        value => Ok(value),
     }
 }
 
@@ -297,7 +290,7 @@ impl tcp::HostTcpSocket for View<'_> {
     }
 
     fn set_keep_alive_count(&mut self, this: Resource<TcpSocket>, value: u32) -> SocketResult<()> {
-        positive(value.into())?;
+        positive(value)?;
         self.set_option(&this, |o| o.keep_alive_count = value.min(127))
     }
 
@@ -306,7 +299,7 @@ impl tcp::HostTcpSocket for View<'_> {
     }
 
     fn set_hop_limit(&mut self, this: Resource<TcpSocket>, value: u8) -> SocketResult<()> {
-        positive(value.into())?;
+        positive(value)?;
         self.set_option(&this, |o| o.hop_limit = value)
     }
 

@@ -34,6 +34,7 @@ use super::{
         stream::{ReadHalf, WriteHalf},
         tcp::{Acceptor, Options, TcpSocket as Core},
     },
+    positive,
     streams::{Receive, Send, not_ready},
 };
 
@@ -81,14 +82,6 @@ impl View<'_> {
     ) -> SocketResult<()> {
         self.tcp_3(this)?.core.set(change);
         Ok(())
-    }
-}
-
-/// A value that may not be zero.
-fn positive(value: u64) -> SocketResult<u64> {
-    match value {
-        0 => Err(ErrorCode::InvalidArgument.into()),
-        value => Ok(value),
     }
 }
 
@@ -310,7 +303,7 @@ impl HostTcpSocket for View<'_> {
     }
 
     fn set_keep_alive_count(&mut self, this: Resource<TcpSocket>, value: u32) -> SocketResult<()> {
-        positive(value.into())?;
+        positive(value)?;
         self.set_tcp(&this, |o| o.keep_alive_count = value.min(127))
     }
 
@@ -319,7 +312,7 @@ impl HostTcpSocket for View<'_> {
     }
 
     fn set_hop_limit(&mut self, this: Resource<TcpSocket>, value: u8) -> SocketResult<()> {
-        positive(value.into())?;
+        positive(value)?;
         self.set_tcp(&this, |o| o.hop_limit = value)
     }
 

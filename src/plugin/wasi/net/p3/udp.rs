@@ -1,27 +1,40 @@
-//! UDP of `wasi:sockets/types` 0.3, which is in one interface with TCP: passed on to `wasmtime-wasi`, with nothing granted.
+//! UDP of `wasi:sockets/types` 0.3.
+
+use std::{net::SocketAddr, sync::Arc};
 
 use wasmtime::component::{Accessor, Resource};
-use wasmtime_wasi::{
-    p3::{
-        bindings::sockets::types::{
-            HostUdpSocket, HostUdpSocketWithStore, IpAddressFamily, IpSocketAddress, UdpSocket,
-        },
-        sockets::SocketResult,
+use wasmtime_wasi::p3::{
+    bindings::sockets::types::{
+        ErrorCode, HostUdpSocket, HostUdpSocketWithStore, IpAddressFamily, IpSocketAddress,
+        UdpSocket,
     },
-    sockets::{WasiSockets, WasiSocketsCtx, WasiSocketsCtxView, WasiSocketsView},
+    sockets::{SocketError, SocketResult},
 };
 
-use super::super::{Sockets, StoreState, View};
+use super::{
+    super::{
+        Sockets, StoreState, View,
+        loopback::Family,
+        udp::{Options, UdpSocket as Core},
+    },
+    positive,
+};
 
 type This = Resource<UdpSocket>;
 
+/// The same resource, as what it is in the table.
+fn own(this: &This) -> Resource<Arc<Core>> {
+    Resource::new_borrow(this.rep())
+}
+
 impl View<'_> {
-    /// Calls `wasmtime-wasi`'s implementation.
-    fn udp<T>(&mut self, call: impl FnOnce(WasiSocketsCtxView<'_>) -> T) -> T {
-        call(WasiSocketsCtxView {
-            ctx: &mut WasiSocketsCtx::default(),
-            table: self.table,
-        })
+    fn udp_3(&mut self, this: &This) -> SocketResult<&Arc<Core>> {
+        self.table.get(&own(this)).map_err(SocketError::trap)
+    }
+
+    fn set_udp_3(&mut self, this: &This, change: impl FnOnce(&mut Options)) -> SocketResult<()> {
+        self.udp_3(this)?.set(change);
+        Ok(())
     }
 }
 
@@ -32,80 +45,96 @@ impl HostUdpSocketWithStore<StoreState> for Sockets {
         data: Vec<u8>,
         to: Option<IpSocketAddress>,
     ) -> SocketResult<()> {
-        let store = store.with_getter::<WasiSockets>(StoreState::sockets);
-        <WasiSockets as HostUdpSocketWithStore<StoreState>>::send(&store, this, data, to).await
+        let (socket, peer) = store.with(|mut store| -> SocketResult<_> {
+            let view = store.get();
+            let socket = view.table.get(&own(&this)).map_err(SocketError::trap)?;
+            let peer = socket.peer(view.instance, to.map(SocketAddr::from))?;
+            Ok((socket.clone(), peer))
+        })?;
+        Ok(socket.send(peer, &data).await?)
     }
 
     async fn receive(
         store: &Accessor<StoreState, Self>,
         this: This,
     ) -> SocketResult<(Vec<u8>, IpSocketAddress)> {
-        let store = store.with_getter::<WasiSockets>(StoreState::sockets);
-        <WasiSockets as HostUdpSocketWithStore<StoreState>>::receive(&store, this).await
+        let socket = store.with(|mut store| store.get().udp_3(&this).cloned())?;
+        let datagram = socket.receive().await?;
+        Ok((datagram.data, datagram.from.into()))
     }
 }
 
 impl HostUdpSocket for View<'_> {
     async fn create(&mut self, family: IpAddressFamily) -> SocketResult<This> {
-        let ctx = &mut WasiSocketsCtx::default();
-        let table = &mut *self.table;
-        let mut wasi = WasiSocketsCtxView { ctx, table };
-        HostUdpSocket::create(&mut wasi, family).await
+        let family = match family {
+            IpAddressFamily::Ipv4 => Family::V4,
+            IpAddressFamily::Ipv6 => Family::V6,
+        };
+        // 0.3 has no code of its own for the limit of sockets.
+        let core = Core::new(self.grants, family)
+            .ok_or_else(|| ErrorCode::Other(Some("new-socket-limit".to_owned())))?;
+        let socket = self.table.push(core).map_err(SocketError::trap)?;
+        Ok(Resource::new_own(socket.rep()))
     }
 
     async fn bind(&mut self, this: This, address: IpSocketAddress) -> SocketResult<()> {
-        let ctx = &mut WasiSocketsCtx::default();
-        let table = &mut *self.table;
-        HostUdpSocket::bind(&mut WasiSocketsCtxView { ctx, table }, this, address).await
+        Ok(self.udp_3(&this)?.bind(address.into())?)
     }
 
     async fn connect(&mut self, this: This, address: IpSocketAddress) -> SocketResult<()> {
-        let ctx = &mut WasiSocketsCtx::default();
-        let table = &mut *self.table;
-        HostUdpSocket::connect(&mut WasiSocketsCtxView { ctx, table }, this, address).await
+        let socket = self.table.get(&own(&this)).map_err(SocketError::trap)?;
+        Ok(socket.connect(self.instance, address.into())?)
     }
 
     fn disconnect(&mut self, this: This) -> SocketResult<()> {
-        self.udp(|mut wasi| wasi.disconnect(this))
+        Ok(self.udp_3(&this)?.disconnect()?)
     }
 
     fn get_local_address(&mut self, this: This) -> SocketResult<IpSocketAddress> {
-        self.udp(|mut wasi| HostUdpSocket::get_local_address(&mut wasi, this))
+        Ok(self.udp_3(&this)?.local_address()?.into())
     }
 
     fn get_remote_address(&mut self, this: This) -> SocketResult<IpSocketAddress> {
-        self.udp(|mut wasi| HostUdpSocket::get_remote_address(&mut wasi, this))
+        Ok(self.udp_3(&this)?.remote_address()?.into())
     }
 
     fn get_address_family(&mut self, this: This) -> wasmtime::Result<IpAddressFamily> {
-        self.udp(|mut wasi| HostUdpSocket::get_address_family(&mut wasi, this))
+        Ok(match self.udp_3(&this)?.family {
+            Family::V4 => IpAddressFamily::Ipv4,
+            Family::V6 => IpAddressFamily::Ipv6,
+        })
     }
 
     fn get_unicast_hop_limit(&mut self, this: This) -> SocketResult<u8> {
-        self.udp(|mut wasi| wasi.get_unicast_hop_limit(this))
+        Ok(self.udp_3(&this)?.options().hop_limit)
     }
 
     fn set_unicast_hop_limit(&mut self, this: This, value: u8) -> SocketResult<()> {
-        self.udp(|mut wasi| wasi.set_unicast_hop_limit(this, value))
+        let value = positive(value)?;
+        self.set_udp_3(&this, |o| o.hop_limit = value)
     }
 
     fn get_receive_buffer_size(&mut self, this: This) -> SocketResult<u64> {
-        self.udp(|mut wasi| HostUdpSocket::get_receive_buffer_size(&mut wasi, this))
+        Ok(self.udp_3(&this)?.options().receive_buffer)
     }
 
     fn set_receive_buffer_size(&mut self, this: This, value: u64) -> SocketResult<()> {
-        self.udp(|mut wasi| HostUdpSocket::set_receive_buffer_size(&mut wasi, this, value))
+        let value = positive(value)?;
+        self.set_udp_3(&this, |o| o.receive_buffer = value)
     }
 
     fn get_send_buffer_size(&mut self, this: This) -> SocketResult<u64> {
-        self.udp(|mut wasi| HostUdpSocket::get_send_buffer_size(&mut wasi, this))
+        Ok(self.udp_3(&this)?.options().send_buffer)
     }
 
     fn set_send_buffer_size(&mut self, this: This, value: u64) -> SocketResult<()> {
-        self.udp(|mut wasi| HostUdpSocket::set_send_buffer_size(&mut wasi, this, value))
+        let value = positive(value)?;
+        self.set_udp_3(&this, |o| o.send_buffer = value)
     }
 
     fn drop(&mut self, this: This) -> wasmtime::Result<()> {
-        self.udp(|mut wasi| HostUdpSocket::drop(&mut wasi, this))
+        self.table
+            .delete(Resource::<Arc<Core>>::new_own(this.rep()))?;
+        Ok(())
     }
 }

@@ -4,7 +4,10 @@ use std::{future::poll_fn, time::Duration};
 
 use wasmtime_wasi::{p2, p3, sockets::ErrorCode};
 
-use super::{Guest, Network, Role, guest};
+use super::{
+    super::{loopback::Family, udp::UdpSocket},
+    Guest, Instance, Network, Role, guest,
+};
 use crate::{
     engine::{Engine, Flavor},
     plugin::{ComponentFacts, Slots, StoreTemplate, testing, wasi},
@@ -124,6 +127,49 @@ async fn echoes(name: &str) {
             super::MAX_SOCKETS
         );
     }
+}
+
+/// Sends datagrams to the service, and takes what comes back.
+async fn echoes_datagrams(name: &str) {
+    let networks = [(); 2].map(|()| Network::default());
+    let _services = [
+        serve(&networks[0], name).await,
+        serve(&networks[1], name).await,
+    ];
+    let all = async {
+        for network in &networks {
+            let client = guest(network, Role::Component, &[], &[], &[]);
+            let socket = UdpSocket::new(&client.grants, Family::V4).unwrap();
+            let instance = Instance::default();
+            let to = "127.0.0.1:7000".parse().unwrap();
+            for size in [0, 1, 1400, 65_507] {
+                let sent = vec![b'x'; size];
+                let peer = socket.peer(&instance, Some(to)).unwrap();
+                let received = loop {
+                    socket.send(peer, &sent).await.unwrap();
+                    let answer = tokio::time::timeout(Duration::from_millis(100), socket.receive());
+                    // It has not come to receiving yet.
+                    if let Ok(received) = answer.await {
+                        break received.unwrap();
+                    }
+                };
+                assert_eq!((received.data == sent, received.from), (true, to));
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), all)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_service_of_0_2_answers_datagrams() {
+    echoes_datagrams("udp-service").await;
+}
+
+#[tokio::test]
+async fn a_service_of_0_3_answers_datagrams() {
+    echoes_datagrams("udp-service-p3").await;
 }
 
 #[tokio::test]

@@ -1,0 +1,476 @@
+//! A UDP socket of a guest, for every version of `wasi:sockets`: what may follow what, and where datagrams lead.
+//!
+//! It has a port of the workload's loopback. When it first sends to an address outside, it gets a socket of the machine as well,
+//! at a port that the system chooses; of what comes there, the guest receives what its own peers have sent, and nobody else.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use rustix::{
+    buffer::spare_capacity,
+    net::{RecvFlags, SendFlags, recvfrom, send, sendto, sockopt},
+};
+use tokio::{io::Interest, net, sync::OwnedSemaphorePermit};
+use wasmtime_wasi::sockets::ErrorCode;
+
+use super::{
+    Grants, Instance,
+    inbox::{Datagram, Inbox},
+    loopback::Family,
+    policy::Route,
+};
+use crate::spec::Protocol;
+
+/// Largest datagram, in bytes: what IPv4 has room for.
+const MAX_DATAGRAM: usize = 65_507;
+
+/// Peers outside whose datagrams a socket receives; the one that it sent to the longest time ago is forgotten for a further one.
+const MAX_PEERS: usize = 64;
+
+/// Datagrams of strangers that are thrown away at a time, before others have their turn.
+const MAX_STRANGERS: usize = 64;
+
+/// A datagram, or that an earlier one was refused, which the system does not count as something to read.
+const ARRIVAL: Interest = Interest::READABLE.add(Interest::ERROR);
+
+/// A socket, in whatever state.
+pub(super) struct UdpSocket {
+    pub family: Family,
+    state: Mutex<State>,
+    grants: Arc<Grants>,
+    /// Its part of what the workload may have open.
+    _permit: OwnedSemaphorePermit,
+}
+
+#[derive(Default)]
+struct State {
+    inbox: Option<Arc<Inbox>>,
+    outside: Option<Arc<Outside>>,
+    /// The only one that it talks with.
+    peer: Option<Peer>,
+    options: Options,
+}
+
+/// To whom datagrams go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Peer {
+    /// As the guest calls it.
+    address: SocketAddr,
+    route: Route,
+}
+
+/// What a guest can set. The sizes of buffers are hints; they are kept, and read as they were written.
+#[derive(Debug, Clone)]
+pub(super) struct Options {
+    pub hop_limit: u8,
+    pub receive_buffer: u64,
+    pub send_buffer: u64,
+}
+
+/// A socket of the machine.
+struct Outside {
+    socket: net::UdpSocket,
+    /// Its one peer, which the system knows.
+    connected: Option<SocketAddr>,
+    peers: Mutex<Peers>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// From where datagrams come, and from whom alone.
+type Sources = (Arc<Inbox>, Option<Arc<Outside>>, Option<Peer>);
+
+/// Real addresses of peers, and what the guest calls them; oldest first.
+#[derive(Default)]
+struct Peers(VecDeque<(SocketAddr, SocketAddr)>);
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            hop_limit: 64,
+            receive_buffer: super::inbox::CAPACITY as u64,
+            send_buffer: super::inbox::CAPACITY as u64,
+        }
+    }
+}
+
+impl UdpSocket {
+    /// A new socket.
+    ///
+    /// # Errors
+    /// `None` if the workload has too many already.
+    pub fn new(grants: &Arc<Grants>, family: Family) -> Option<Arc<Self>> {
+        Some(Arc::new(Self {
+            family,
+            state: Mutex::default(),
+            _permit: grants.network.socket()?,
+            grants: grants.clone(),
+        }))
+    }
+
+    /// Binds to a port of the workload's loopback.
+    ///
+    /// # Errors
+    /// `AccessDenied` for a component that asks for a certain port, and for an address that is not the workload's own.
+    pub fn bind(&self, address: SocketAddr) -> Result<(), ErrorCode> {
+        let mut state = self.state();
+        if state.inbox.is_some() {
+            return Err(ErrorCode::InvalidState);
+        }
+        if !self.fits(address) || address.ip().is_multicast() {
+            return Err(ErrorCode::InvalidArgument);
+        }
+        self.grants.bind(Protocol::Udp, address)?;
+        self.open(&mut state, address.port()).map(drop)
+    }
+
+    /// Talks with one peer from now on, at a port that nobody chose if it has none yet. Sends nothing.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what is no address to send to, `AccessDenied` for one that the component may not reach.
+    pub fn connect(&self, instance: &Instance, address: SocketAddr) -> Result<(), ErrorCode> {
+        let peer = self.judge(instance, address)?;
+        let mut state = self.state();
+        let inbox = self.open(&mut state, 0)?;
+        // Whoever was a peer before is one no more.
+        state.outside = match peer.route {
+            Route::Loopback => None,
+            Route::Outside(real) => {
+                let outside = self.outside(&state.options, Some(real))?;
+                outside.peers().know(real, peer.address);
+                Some(outside)
+            }
+        };
+        state.peer = Some(peer);
+        inbox.wake();
+        Ok(())
+    }
+
+    /// Talks with whomever it may again.
+    ///
+    /// # Errors
+    /// `InvalidState` if it is not connected.
+    pub fn disconnect(&self) -> Result<(), ErrorCode> {
+        let mut state = self.state();
+        if state.peer.take().is_none() {
+            return Err(ErrorCode::InvalidState);
+        }
+        state.outside = None;
+        if let Some(inbox) = &state.inbox {
+            inbox.wake();
+        }
+        Ok(())
+    }
+
+    /// To whom a datagram would go; an address is needed unless the socket is connected.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what is no address to send to, or another than the socket is connected to; `AccessDenied` for one
+    /// that the component may not reach.
+    pub fn peer(&self, instance: &Instance, to: Option<SocketAddr>) -> Result<Peer, ErrorCode> {
+        let connected = self.state().peer;
+        match (connected, to) {
+            (Some(peer), None) => Ok(peer),
+            (Some(peer), Some(to)) if peer.address == to => Ok(peer),
+            (None, Some(to)) => self.judge(instance, to),
+            (Some(_), Some(_)) | (None, None) => Err(ErrorCode::InvalidArgument),
+        }
+    }
+
+    /// Sends a datagram; false if there is no room for it now. Within the workload it is lost where nobody receives, as on a
+    /// network.
+    ///
+    /// # Errors
+    /// `DatagramTooLarge`, and what the system says; `ConnectionRefused` if the socket is connected to a port of the workload
+    /// that nobody has.
+    pub fn try_send(&self, peer: Peer, data: &[u8]) -> Result<bool, ErrorCode> {
+        let Some((outside, real)) = self.way(peer, data)? else {
+            return Ok(true);
+        };
+        match outside.try_send(data, real) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            result => Ok(result.map(|()| true)?),
+        }
+    }
+
+    /// Sends a datagram.
+    ///
+    /// # Errors
+    /// Those of [`try_send`](Self::try_send).
+    pub async fn send(&self, peer: Peer, data: &[u8]) -> Result<(), ErrorCode> {
+        match self.way(peer, data)? {
+            Some((outside, real)) => Ok(outside.send(data, real).await?),
+            None => Ok(()),
+        }
+    }
+
+    /// What has come, if anything has.
+    ///
+    /// # Errors
+    /// `InvalidState` if it has no port yet, and what the system says of an earlier datagram.
+    pub fn try_receive(&self) -> Result<Option<Datagram>, ErrorCode> {
+        let (inbox, outside, peer) = self.sources()?;
+        while let Some(datagram) = inbox.take() {
+            match peer {
+                None => return Ok(Some(datagram)),
+                // All of 127.0.0.0/8 is one place.
+                Some(peer)
+                    if peer.route == Route::Loopback
+                        && peer.address.port() == datagram.from.port() =>
+                {
+                    let from = peer.address;
+                    return Ok(Some(Datagram { from, ..datagram }));
+                }
+                Some(_) => {}
+            }
+        }
+        match outside {
+            Some(outside) => outside.try_receive(),
+            None => Ok(None),
+        }
+    }
+
+    /// Waits until something comes. Nothing is lost if this is dropped.
+    ///
+    /// # Errors
+    /// Those of [`try_receive`](Self::try_receive).
+    pub async fn receive(&self) -> Result<Datagram, ErrorCode> {
+        loop {
+            let (inbox, outside, _) = self.sources()?;
+            let mut changed = pin!(inbox.changed());
+            changed.as_mut().enable();
+            if let Some(datagram) = self.try_receive()? {
+                return Ok(datagram);
+            }
+            match outside {
+                None => changed.await,
+                Some(outside) => tokio::select! {
+                    () = changed => {}
+                    ready = outside.socket.ready(ARRIVAL) => drop(ready?),
+                },
+            }
+        }
+    }
+
+    pub fn is_bound(&self) -> bool {
+        self.state().inbox.is_some()
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.state().peer.is_some()
+    }
+
+    /// The address of this side, within the workload.
+    pub fn local_address(&self) -> Result<SocketAddr, ErrorCode> {
+        let state = self.state();
+        let inbox = state.inbox.as_ref().ok_or(ErrorCode::InvalidState)?;
+        Ok(inbox.address())
+    }
+
+    /// The address that it is connected to.
+    pub fn remote_address(&self) -> Result<SocketAddr, ErrorCode> {
+        let peer = self.state().peer.ok_or(ErrorCode::InvalidState)?;
+        Ok(peer.address)
+    }
+
+    pub fn options(&self) -> Options {
+        self.state().options.clone()
+    }
+
+    /// Changes what the guest can set.
+    pub fn set(&self, change: impl FnOnce(&mut Options)) {
+        let mut state = self.state();
+        change(&mut state.options);
+        if let Some(outside) = &state.outside {
+            state.options.apply(&outside.socket);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The port, which is taken now if there is none.
+    fn open(&self, state: &mut State, port: u16) -> Result<Arc<Inbox>, ErrorCode> {
+        if let Some(inbox) = &state.inbox {
+            return Ok(inbox.clone());
+        }
+        let inbox = Inbox::open(&self.grants.network.loopback, self.family, port)?;
+        Ok(state.inbox.insert(Arc::new(inbox)).clone())
+    }
+
+    /// From where datagrams come.
+    fn sources(&self) -> Result<Sources, ErrorCode> {
+        let state = self.state();
+        let inbox = state.inbox.clone().ok_or(ErrorCode::InvalidState)?;
+        Ok((inbox, state.outside.clone(), state.peer))
+    }
+
+    /// Delivers a datagram within the workload; or says by what to send it.
+    fn way(
+        &self,
+        peer: Peer,
+        data: &[u8],
+    ) -> Result<Option<(Arc<Outside>, SocketAddr)>, ErrorCode> {
+        if data.len() > MAX_DATAGRAM {
+            return Err(ErrorCode::DatagramTooLarge);
+        }
+        let mut state = self.state();
+        let inbox = self.open(&mut state, 0)?;
+        let Route::Outside(real) = peer.route else {
+            let refused = !inbox.send(data, peer.address) && state.peer.is_some();
+            return if refused {
+                Err(ErrorCode::ConnectionRefused)
+            } else {
+                Ok(None)
+            };
+        };
+        let outside = match &state.outside {
+            Some(outside) => outside.clone(),
+            None => {
+                let outside = self.outside(&state.options, None)?;
+                state.outside = Some(outside.clone());
+                inbox.wake();
+                outside
+            }
+        };
+        outside.peers().know(real, peer.address);
+        Ok(Some((outside, real)))
+    }
+
+    /// A socket of the machine, connected if it is to have one peer.
+    fn outside(
+        &self,
+        options: &Options,
+        peer: Option<SocketAddr>,
+    ) -> Result<Arc<Outside>, ErrorCode> {
+        let permit = self.grants.network.outside();
+        let permit = permit.ok_or(ErrorCode::OutOfMemory)?;
+        let any: SocketAddr = match self.family {
+            Family::V4 => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            Family::V6 => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let socket = std::net::UdpSocket::bind(any)?;
+        socket.set_nonblocking(true)?;
+        if let Some(peer) = peer {
+            socket.connect(peer)?;
+        }
+        let socket = net::UdpSocket::from_std(socket)?;
+        options.apply(&socket);
+        Ok(Arc::new(Outside {
+            socket,
+            connected: peer,
+            peers: Mutex::default(),
+            _permit: permit,
+        }))
+    }
+
+    fn judge(&self, instance: &Instance, address: SocketAddr) -> Result<Peer, ErrorCode> {
+        let ip = address.ip().to_canonical();
+        if !self.fits(address) || address.port() == 0 || ip.is_unspecified() || ip.is_multicast() {
+            return Err(ErrorCode::InvalidArgument);
+        }
+        let route = self.grants.connect(Protocol::Udp, address, instance)?;
+        Ok(Peer { address, route })
+    }
+
+    /// Whether the address is of the socket's family. A mapped address is of neither.
+    fn fits(&self, address: SocketAddr) -> bool {
+        self.family.has(address.ip())
+    }
+}
+
+impl Outside {
+    fn peers(&self) -> MutexGuard<'_, Peers> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Not Tokio's, which takes a new socket for one without room until it has heard of it.
+    fn try_send(&self, data: &[u8], to: SocketAddr) -> io::Result<()> {
+        match self.connected {
+            None => sendto(&self.socket, data, SendFlags::DONTWAIT, &to)?,
+            Some(peer) if peer == to => send(&self.socket, data, SendFlags::DONTWAIT)?,
+            // It was connected meanwhile.
+            Some(_) => return Err(io::ErrorKind::InvalidInput.into()),
+        };
+        Ok(())
+    }
+
+    async fn send(&self, data: &[u8], to: SocketAddr) -> io::Result<()> {
+        match self.try_send(data, to) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let again = || self.try_send(data, to);
+                self.socket.async_io(Interest::WRITABLE, again).await
+            }
+            result => result,
+        }
+    }
+
+    fn try_receive(&self) -> Result<Option<Datagram>, ErrorCode> {
+        for _ in 0..MAX_STRANGERS {
+            let mut data = Vec::with_capacity(MAX_DATAGRAM);
+            let mut receive = || {
+                let buffer = spare_capacity(&mut data);
+                let (_, _, from) = recvfrom(&self.socket, buffer, RecvFlags::DONTWAIT)?;
+                Ok(from.and_then(|from| SocketAddr::try_from(from).ok()))
+            };
+            // One after the other: Tokio tries nothing for both at once.
+            let received = self.socket.try_io(Interest::READABLE, &mut receive);
+            let received = match received {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.socket.try_io(Interest::ERROR, receive)
+                }
+                received => received,
+            };
+            let from = match received {
+                Ok(from) => from,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            if let Some(from) = from.and_then(|from| self.peers().name(from)) {
+                data.shrink_to_fit();
+                return Ok(Some(Datagram { data, from }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Peers {
+    /// A datagram goes to a peer, which may answer.
+    fn know(&mut self, real: SocketAddr, name: SocketAddr) {
+        let known = self.0.iter().position(|(known, _)| *known == real);
+        if let Some(index) = known {
+            self.0.remove(index);
+        } else if self.0.len() >= MAX_PEERS {
+            self.0.pop_front();
+        }
+        self.0.push_back((real, name));
+    }
+
+    /// What the guest calls a peer; none if it is a stranger.
+    fn name(&self, real: SocketAddr) -> Option<SocketAddr> {
+        let real = SocketAddr::new(real.ip().to_canonical(), real.port());
+        let mut known = self.0.iter();
+        known
+            .find(|(known, _)| *known == real)
+            .map(|(_, name)| *name)
+    }
+}
+
+impl Options {
+    fn apply(&self, socket: &net::UdpSocket) {
+        let hops = self.hop_limit;
+        if hops != Self::default().hop_limit {
+            // Not promised: what the system does not take, stays as it was.
+            let _ = match socket.local_addr() {
+                Ok(SocketAddr::V6(_)) => sockopt::set_ipv6_unicast_hops(socket, Some(hops)),
+                _ => sockopt::set_ip_ttl(socket, hops.into()),
+            };
+        }
+    }
+}
