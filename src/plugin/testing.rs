@@ -194,15 +194,17 @@ pub(crate) fn guest(name: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Log events of one thread, as text; made by [`events_of`].
-#[derive(Clone, Default)]
-struct Events(Arc<Mutex<Vec<String>>>);
+/// Log events of one thread, as text; made by [`events_of`]. None for those of the others, which are not kept.
+#[derive(Clone)]
+struct Events(Option<Arc<Mutex<Vec<String>>>>);
 
 /// What `work` logs, one text an event: its level and its fields.
 pub(crate) fn events_of(work: impl FnOnce()) -> Vec<String> {
-    let events = Events::default();
-    tracing::subscriber::with_default(events.clone(), work);
-    let events = events.0.lock().unwrap();
+    // Or another thread that is first at the place where an event is logged could decide that nobody wants it.
+    let _ = tracing::subscriber::set_global_default(Events(None));
+    let events = Arc::<Mutex<Vec<String>>>::default();
+    tracing::subscriber::with_default(Events(Some(events.clone())), work);
+    let events = events.lock().unwrap();
     events.clone()
 }
 
@@ -220,13 +222,16 @@ impl tracing::Subscriber for Events {
     fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
 
     fn event(&self, event: &tracing::Event<'_>) {
+        let Some(events) = &self.0 else {
+            return;
+        };
         let mut text = event.metadata().level().to_string();
         event.record(
             &mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
                 text.push_str(&format!(" {}={value:?}", field.name()));
             },
         );
-        self.0.lock().unwrap().push(text);
+        events.lock().unwrap().push(text);
     }
 
     fn enter(&self, _: &tracing::span::Id) {}

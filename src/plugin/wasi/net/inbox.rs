@@ -6,13 +6,16 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::{Notify, futures::Notified};
+use tokio::sync::{Notify, Semaphore, futures::Notified};
 use wasmtime_wasi::sockets::ErrorCode;
 
 use super::loopback::{Family, Loopback};
 
 /// Bytes that wait at a port, each datagram with some more for itself; what comes beyond is lost, as it is on a network.
 pub(super) const CAPACITY: usize = 256 << 10;
+
+/// The same for all ports of a workload together, which is the host's memory and nobody's grant.
+pub(super) const TOTAL: usize = 8 << 20;
 
 /// What a datagram counts beyond its data, in bytes: many empty ones are something, too.
 const OVERHEAD: usize = 512;
@@ -33,10 +36,11 @@ pub(super) struct Inbox {
 }
 
 /// What waits at a port.
-#[derive(Default)]
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     changed: Notify,
+    /// Room for what waits at all ports, in bytes.
+    room: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -51,7 +55,11 @@ impl Inbox {
     /// # Errors
     /// `AddressInUse`.
     pub fn open(loopback: &Arc<Loopback>, family: Family, port: u16) -> Result<Self, ErrorCode> {
-        let queue = Arc::<Queue>::default();
+        let queue = Arc::new(Queue {
+            waiting: Mutex::default(),
+            changed: Notify::new(),
+            room: loopback.room(),
+        });
         let port = loopback.inboxes().take(family, port, queue.clone())?;
         Ok(Self {
             loopback: loopback.clone(),
@@ -83,7 +91,7 @@ impl Inbox {
     pub fn take(&self) -> Option<Datagram> {
         let mut waiting = self.queue.waiting();
         let datagram = waiting.datagrams.pop_front()?;
-        waiting.size -= datagram.data.len() + OVERHEAD;
+        self.queue.forget(&mut waiting, datagram.data.len());
         Some(datagram)
     }
 
@@ -111,16 +119,36 @@ impl Queue {
 
     fn put(&self, data: &[u8], from: SocketAddr) {
         let mut waiting = self.waiting();
-        let size = waiting.size + data.len() + OVERHEAD;
-        if size > CAPACITY {
+        let size = data.len() + OVERHEAD;
+        if waiting.size + size > CAPACITY {
             return;
         }
-        waiting.size = size;
+        let Some(room) = u32::try_from(size)
+            .ok()
+            .and_then(|size| self.room.try_acquire_many(size).ok())
+        else {
+            return;
+        };
+        // Given back when it is taken.
+        room.forget();
+        waiting.size += size;
         waiting.datagrams.push_back(Datagram {
             data: data.to_vec(),
             from,
         });
         drop(waiting);
         self.changed.notify_waiters();
+    }
+
+    fn forget(&self, waiting: &mut Waiting, length: usize) {
+        waiting.size -= length + OVERHEAD;
+        self.room.add_permits(length + OVERHEAD);
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        let waiting = self.waiting().size;
+        self.room.add_permits(waiting);
     }
 }

@@ -11,11 +11,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use wasmtime_wasi::sockets::ErrorCode;
 
 use super::{
-    inbox::Queue,
+    inbox::{self, Queue},
     pipe,
     stream::{Connection, ReadHalf, WriteHalf},
 };
@@ -34,10 +34,11 @@ pub(super) enum Family {
 }
 
 /// The ports of one workload.
-#[derive(Default)]
 pub(super) struct Loopback {
     tcp: Mutex<Ports<Port>>,
     udp: Mutex<Ports<Arc<Queue>>>,
+    /// For datagrams that wait, in bytes.
+    room: Arc<Semaphore>,
 }
 
 /// The ports of one protocol, and who has them.
@@ -87,7 +88,22 @@ impl Family {
     }
 }
 
+impl Default for Loopback {
+    fn default() -> Self {
+        Self {
+            tcp: Mutex::default(),
+            udp: Mutex::default(),
+            room: Arc::new(Semaphore::new(inbox::TOTAL)),
+        }
+    }
+}
+
 impl Loopback {
+    /// For datagrams that wait, in bytes; all ports have it together.
+    pub fn room(&self) -> Arc<Semaphore> {
+        self.room.clone()
+    }
+
     fn ports(&self) -> MutexGuard<'_, Ports<Port>> {
         self.tcp.lock().unwrap_or_else(PoisonError::into_inner)
     }

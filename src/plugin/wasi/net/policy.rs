@@ -79,7 +79,7 @@ impl Grants {
         let own = address.ip().is_loopback() || address.ip().is_unspecified();
         match self.role {
             Role::Service if own => Ok(()),
-            // To whom it sends has to answer it somewhere.
+            // Answers to what it sends need a port to come to.
             Role::Component if own && protocol == Protocol::Udp && address.port() == 0 => Ok(()),
             Role::Service => Err(self.deny(
                 format!("bind {}://{address}", protocol.as_str()),

@@ -382,11 +382,9 @@ impl Options {
             let _ = sockopt::set_tcp_keepcnt(stream, self.keep_alive_count);
         }
         let hops = self.hop_limit;
-        if hops != Self::default().hop_limit {
-            let _ = match outside.stream.local_addr() {
-                Ok(SocketAddr::V6(_)) => sockopt::set_ipv6_unicast_hops(stream, Some(hops)),
-                _ => sockopt::set_ip_ttl(stream, hops.into()),
-            };
-        }
+        let _ = match stream.local_addr() {
+            Ok(SocketAddr::V6(_)) => sockopt::set_ipv6_unicast_hops(stream, Some(hops)),
+            _ => sockopt::set_ip_ttl(stream, hops.into()),
+        };
     }
 }

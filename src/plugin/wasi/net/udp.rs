@@ -13,9 +13,9 @@ use std::{
 
 use rustix::{
     buffer::spare_capacity,
-    net::{RecvFlags, SendFlags, recvfrom, send, sendto, sockopt},
+    net::{RecvFlags, SendFlags, connect, recvfrom, send, sendto, sockopt},
 };
-use tokio::{io::Interest, net, sync::OwnedSemaphorePermit};
+use tokio::{io::Interest, net, sync::OwnedSemaphorePermit, task};
 use wasmtime_wasi::sockets::ErrorCode;
 
 use super::{
@@ -26,8 +26,9 @@ use super::{
 };
 use crate::spec::Protocol;
 
-/// Largest datagram, in bytes: what IPv4 has room for.
-const MAX_DATAGRAM: usize = 65_507;
+/// Largest datagram, in bytes: what IPv4 and IPv6 have room for.
+const MAX_DATAGRAM_4: usize = 65_507;
+const MAX_DATAGRAM: usize = 65_527;
 
 /// Peers outside whose datagrams a socket receives; the one that it sent to the longest time ago is forgotten for a further one.
 const MAX_PEERS: usize = 64;
@@ -75,8 +76,6 @@ pub(super) struct Options {
 /// A socket of the machine.
 struct Outside {
     socket: net::UdpSocket,
-    /// Its one peer, which the system knows.
-    connected: Option<SocketAddr>,
     peers: Mutex<Peers>,
     _permit: OwnedSemaphorePermit,
 }
@@ -84,9 +83,14 @@ struct Outside {
 /// From where datagrams come, and from whom alone.
 type Sources = (Arc<Inbox>, Option<Arc<Outside>>, Option<Peer>);
 
-/// Real addresses of peers, and what the guest calls them; oldest first.
+/// To whom a socket of the machine has sent.
 #[derive(Default)]
-struct Peers(VecDeque<(SocketAddr, SocketAddr)>);
+struct Peers {
+    /// Real addresses, and what the guest calls them; oldest first.
+    known: VecDeque<(SocketAddr, SocketAddr)>,
+    /// There is one, and the system knows which.
+    connected: bool,
+}
 
 impl Default for Options {
     fn default() -> Self {
@@ -137,14 +141,20 @@ impl UdpSocket {
         let mut state = self.state();
         let inbox = self.open(&mut state, 0)?;
         // Whoever was a peer before is one no more.
-        state.outside = match peer.route {
-            Route::Loopback => None,
+        match peer.route {
+            Route::Loopback => state.outside = None,
             Route::Outside(real) => {
-                let outside = self.outside(&state.options, Some(real))?;
-                outside.peers().know(real, peer.address);
-                Some(outside)
+                let former = state.outside.take();
+                let reached = |outside: &Arc<Outside>| outside.connect(real, peer.address).is_ok();
+                state.outside = former.filter(reached);
+                // There is none, or it had a peer that is reached by another address of the machine.
+                if state.outside.is_none() {
+                    let outside = self.outside(&state.options)?;
+                    outside.connect(real, peer.address)?;
+                    state.outside = Some(outside);
+                }
             }
-        };
+        }
         state.peer = Some(peer);
         inbox.wake();
         Ok(())
@@ -246,6 +256,8 @@ impl UdpSocket {
             if let Some(datagram) = self.try_receive()? {
                 return Ok(datagram);
             }
+            // What strangers send may be there again at once, and others on this thread come first.
+            task::consume_budget().await;
             match outside {
                 None => changed.await,
                 Some(outside) => tokio::select! {
@@ -316,7 +328,11 @@ impl UdpSocket {
         peer: Peer,
         data: &[u8],
     ) -> Result<Option<(Arc<Outside>, SocketAddr)>, ErrorCode> {
-        if data.len() > MAX_DATAGRAM {
+        let most = match self.family {
+            Family::V4 => MAX_DATAGRAM_4,
+            Family::V6 => MAX_DATAGRAM,
+        };
+        if data.len() > most {
             return Err(ErrorCode::DatagramTooLarge);
         }
         let mut state = self.state();
@@ -332,7 +348,7 @@ impl UdpSocket {
         let outside = match &state.outside {
             Some(outside) => outside.clone(),
             None => {
-                let outside = self.outside(&state.options, None)?;
+                let outside = self.outside(&state.options)?;
                 state.outside = Some(outside.clone());
                 inbox.wake();
                 outside
@@ -342,12 +358,8 @@ impl UdpSocket {
         Ok(Some((outside, real)))
     }
 
-    /// A socket of the machine, connected if it is to have one peer.
-    fn outside(
-        &self,
-        options: &Options,
-        peer: Option<SocketAddr>,
-    ) -> Result<Arc<Outside>, ErrorCode> {
+    /// A socket of the machine.
+    fn outside(&self, options: &Options) -> Result<Arc<Outside>, ErrorCode> {
         let permit = self.grants.network.outside();
         let permit = permit.ok_or(ErrorCode::OutOfMemory)?;
         let any: SocketAddr = match self.family {
@@ -356,14 +368,12 @@ impl UdpSocket {
         };
         let socket = std::net::UdpSocket::bind(any)?;
         socket.set_nonblocking(true)?;
-        if let Some(peer) = peer {
-            socket.connect(peer)?;
-        }
         let socket = net::UdpSocket::from_std(socket)?;
-        options.apply(&socket);
+        if options.hop_limit != Options::default().hop_limit {
+            options.apply(&socket);
+        }
         Ok(Arc::new(Outside {
             socket,
-            connected: peer,
             peers: Mutex::default(),
             _permit: permit,
         }))
@@ -389,14 +399,25 @@ impl Outside {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Has one peer from now on.
+    fn connect(&self, real: SocketAddr, name: SocketAddr) -> io::Result<()> {
+        let mut peers = self.peers();
+        connect(&self.socket, &real)?;
+        *peers = Peers {
+            known: [(real, name)].into(),
+            connected: true,
+        };
+        Ok(())
+    }
+
     /// Not Tokio's, which takes a new socket for one without room until it has heard of it.
     fn try_send(&self, data: &[u8], to: SocketAddr) -> io::Result<()> {
-        match self.connected {
-            None => sendto(&self.socket, data, SendFlags::DONTWAIT, &to)?,
-            Some(peer) if peer == to => send(&self.socket, data, SendFlags::DONTWAIT)?,
-            // It was connected meanwhile.
-            Some(_) => return Err(io::ErrorKind::InvalidInput.into()),
-        };
+        let connected = self.peers().connected;
+        if connected {
+            send(&self.socket, data, SendFlags::DONTWAIT)?;
+        } else {
+            sendto(&self.socket, data, SendFlags::DONTWAIT, &to)?;
+        }
         Ok(())
     }
 
@@ -411,9 +432,11 @@ impl Outside {
     }
 
     fn try_receive(&self) -> Result<Option<Datagram>, ErrorCode> {
+        let mut data = Vec::new();
         for _ in 0..MAX_STRANGERS {
-            let mut data = Vec::with_capacity(MAX_DATAGRAM);
+            data.clear();
             let mut receive = || {
+                data.reserve(MAX_DATAGRAM);
                 let buffer = spare_capacity(&mut data);
                 let (_, _, from) = recvfrom(&self.socket, buffer, RecvFlags::DONTWAIT)?;
                 Ok(from.and_then(|from| SocketAddr::try_from(from).ok()))
@@ -443,19 +466,22 @@ impl Outside {
 impl Peers {
     /// A datagram goes to a peer, which may answer.
     fn know(&mut self, real: SocketAddr, name: SocketAddr) {
-        let known = self.0.iter().position(|(known, _)| *known == real);
-        if let Some(index) = known {
-            self.0.remove(index);
-        } else if self.0.len() >= MAX_PEERS {
-            self.0.pop_front();
+        if self.connected {
+            return;
         }
-        self.0.push_back((real, name));
+        let index = self.known.iter().position(|(known, _)| *known == real);
+        if let Some(index) = index {
+            self.known.remove(index);
+        } else if self.known.len() >= MAX_PEERS {
+            self.known.pop_front();
+        }
+        self.known.push_back((real, name));
     }
 
     /// What the guest calls a peer; none if it is a stranger.
     fn name(&self, real: SocketAddr) -> Option<SocketAddr> {
         let real = SocketAddr::new(real.ip().to_canonical(), real.port());
-        let mut known = self.0.iter();
+        let mut known = self.known.iter();
         known
             .find(|(known, _)| *known == real)
             .map(|(_, name)| *name)
@@ -463,14 +489,12 @@ impl Peers {
 }
 
 impl Options {
+    /// Not promised: what the system does not take, stays as it was.
     fn apply(&self, socket: &net::UdpSocket) {
         let hops = self.hop_limit;
-        if hops != Self::default().hop_limit {
-            // Not promised: what the system does not take, stays as it was.
-            let _ = match socket.local_addr() {
-                Ok(SocketAddr::V6(_)) => sockopt::set_ipv6_unicast_hops(socket, Some(hops)),
-                _ => sockopt::set_ip_ttl(socket, hops.into()),
-            };
-        }
+        let _ = match socket.local_addr() {
+            Ok(SocketAddr::V6(_)) => sockopt::set_ipv6_unicast_hops(socket, Some(hops)),
+            _ => sockopt::set_ip_ttl(socket, hops.into()),
+        };
     }
 }

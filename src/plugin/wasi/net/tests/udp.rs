@@ -8,7 +8,7 @@ use wasmtime_wasi::sockets::ErrorCode;
 use super::{
     super::{
         MAX_OUTSIDE, MAX_SOCKETS,
-        inbox::{CAPACITY, Datagram},
+        inbox::{CAPACITY, Datagram, TOTAL},
         loopback::Family,
         udp::UdpSocket,
     },
@@ -98,9 +98,8 @@ async fn datagrams_reach_the_service_of_their_own_workload_and_come_back() {
         (&pong.data[..], pong.from),
         (&b"pong"[..], address("127.0.0.1:7000"))
     );
-    // TCP has other ports, the machine too, and whoever receives nowhere receives nothing.
-    assert!(ours.loopback.inboxes().owner(Family::V4, 7000).is_some());
-    assert!(net::UdpSocket::bind("127.0.0.1:7000").await.is_ok());
+    // TCP has other ports, and whoever receives nowhere receives nothing.
+    assert!(ours.loopback.bind(Family::V4, 7000).is_ok());
     send(&client, Some("127.0.0.1:7001"), b"lost").unwrap();
 }
 
@@ -170,9 +169,10 @@ async fn what_leaves_the_host_is_answered_by_its_peers_alone() {
     second.send_to(b"pong", from).await.unwrap();
     assert_eq!(receive(&client).await.from, address(&second_at));
 
+    // By the same port as before.
     connect(&client, &second_at).unwrap();
     send(&client, None, b"ping").unwrap();
-    let (_, from) = second.recv_from(&mut bytes).await.unwrap();
+    assert_eq!(second.recv_from(&mut bytes).await.unwrap().1, from);
     for server in [&first, &stranger, &second] {
         server.send_to(b"pong", from).await.unwrap();
     }
@@ -254,6 +254,39 @@ async fn only_a_service_chooses_a_port() {
     ));
     send(&unbound, Some("127.0.0.1:7000"), b"").unwrap();
     assert!(unbound.local_address().is_ok(), "to send is to be bound");
+}
+
+#[tokio::test]
+async fn what_waits_in_a_workload_is_bounded() {
+    let network = Network::default();
+    let component = guest(&network, Role::Component, &[], &[], &[]);
+    let sender = component.udp();
+    let receivers: Vec<_> = (0..MAX_SOCKETS - 1)
+        .map(|_| component.bound("127.0.0.1:0").unwrap())
+        .collect();
+    let fill = || {
+        for receiver in &receivers {
+            let to = receiver.local_address().unwrap().to_string();
+            for _ in 0..4 {
+                send(&sender, Some(&to), &[0; 60_000]).unwrap();
+            }
+        }
+    };
+    let empty = |receiver: &Arc<UdpSocket>| {
+        let mut taken = 0;
+        while let Some(datagram) = receiver.try_receive().unwrap() {
+            taken += datagram.data.len() + 512;
+        }
+        taken
+    };
+    for _ in 0..2 {
+        fill();
+        let taken: usize = receivers.iter().map(empty).sum();
+        assert!((TOTAL / 2..=TOTAL).contains(&taken), "{taken} bytes waited");
+    }
+    fill();
+    drop(receivers);
+    assert_eq!(network.loopback.room().available_permits(), TOTAL);
 }
 
 #[tokio::test]
