@@ -11,7 +11,13 @@ use http::{HeaderMap, Method, StatusCode, header};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::task::AbortHandle;
 
-use super::{call::Call, counters::count, limit::Over, outbox::Begun, outcome::Outcome};
+use super::{
+    call::Call,
+    counters::count,
+    limit::Over,
+    outbox::{Begun, Sent},
+    outcome::Outcome,
+};
 
 /// A response's body.
 pub(super) struct Body(Kind);
@@ -48,7 +54,10 @@ pub(super) fn announced(headers: &HeaderMap) -> Option<u64> {
 }
 
 struct GuestBody {
-    inner: Begun,
+    /// None if it comes by the outbox.
+    inner: Option<Begun>,
+    /// How long it is, if the guest did not announce that.
+    hint: SizeHint,
     call: Arc<Call>,
     guest: Option<AbortHandle>,
     over: Option<Arc<Over>>,
@@ -69,14 +78,22 @@ impl Body {
 
     /// The body of a guest's response to a request with this method; `over` tells of that request's own body.
     pub fn of_guest(
-        inner: Begun,
+        sent: Sent,
         call: Arc<Call>,
         guest: Option<AbortHandle>,
         (method, over): (&Method, Option<Arc<Over>>),
         (status, headers): (StatusCode, &HeaderMap),
     ) -> Self {
+        let (inner, hint) = match sent {
+            Sent::Whole(body) => {
+                let hint = body.size_hint();
+                (Some(body), hint)
+            }
+            Sent::GoesOn(hint) => (None, hint),
+        };
         Self(Kind::Guest(GuestBody {
             inner,
+            hint,
             call,
             guest,
             over,
@@ -117,9 +134,7 @@ impl HttpBody for Body {
             }
             Kind::Guest(body) if body.head_only => SizeHint::default(),
             // What is announced, even if less is here: the server must not take that for the whole.
-            Kind::Guest(body) => body
-                .missing
-                .map_or_else(|| body.inner.size_hint(), SizeHint::with_exact),
+            Kind::Guest(body) => body.missing.map_or_else(|| body.hint, SizeHint::with_exact),
         }
     }
 }
@@ -127,7 +142,11 @@ impl HttpBody for Body {
 impl GuestBody {
     /// Nothing comes any more, and nothing is missing.
     fn is_complete(&self) -> bool {
-        self.missing.is_none_or(|bytes| bytes == 0) && self.inner.is_end_stream()
+        self.missing.is_none_or(|bytes| bytes == 0)
+            && match &self.inner {
+                Some(body) => body.is_at_end(),
+                None => self.call.outbox.is_at_end(),
+            }
     }
 
     fn poll_frame(
@@ -146,7 +165,11 @@ impl GuestBody {
             count(&self.call.counters().too_large);
             return self.fail(cx, BodyError::RequestTooLarge);
         }
-        match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+        let next = match &mut self.inner {
+            Some(body) => body.next(),
+            None => ready!(self.call.outbox.poll_frame(cx)),
+        };
+        match next {
             Some(Ok(frame)) => {
                 match (&mut self.missing, frame.data_ref()) {
                     (Some(missing), Some(data)) => match missing.checked_sub(data.len() as u64) {
@@ -162,18 +185,15 @@ impl GuestBody {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(error)) => self.fail(cx, BodyError::Guest(error)),
-            // The guest's end of the body is also gone when the guest is.
-            None => match self.call.outcome() {
-                Outcome::Running | Outcome::Done if self.missing.is_some_and(|n| n > 0) => {
-                    self.fail(cx, BodyError::Length)
-                }
-                Outcome::Running | Outcome::Done => {
-                    self.whole = true;
-                    Poll::Ready(None)
-                }
+            Some(Err(error)) => match self.call.outcome() {
+                Outcome::Running | Outcome::Done => self.fail(cx, BodyError::Guest(error)),
                 failed => self.fail(cx, BodyError::Failed(failed)),
             },
+            None if self.missing.is_some_and(|n| n > 0) => self.fail(cx, BodyError::Length),
+            None => {
+                self.whole = true;
+                Poll::Ready(None)
+            }
         }
     }
 

@@ -26,7 +26,7 @@ use super::{
     instances::{NoRoom, Proxy},
     lane::{self, Laned},
     limit,
-    outbox::Outbox,
+    outbox::{Outbox, Sent},
     outcome::Outcome,
 };
 use crate::plugin::StoreState;
@@ -92,10 +92,15 @@ impl Call {
         match head {
             Some(Ok(response)) => {
                 let (head, body) = response.into_parts();
-                if has_body(&method, head.status)
-                    && let Some(fault) = body.fault(announced(&head.headers))
-                {
-                    return self.unanswered(&fault);
+                if has_body(&method, head.status) {
+                    let announced = announced(&head.headers);
+                    let fault = match &body {
+                        Sent::Whole(body) => body.fault(announced),
+                        Sent::GoesOn(_) => self.outbox.fault(announced),
+                    };
+                    if let Some(fault) = fault {
+                        return self.unanswered(&fault);
+                    }
                 }
                 self.handler.counters.answered(head.status);
                 let body = Body::of_guest(
@@ -108,13 +113,18 @@ impl Call {
                 Response::from_parts(head, body)
             }
             Some(Err(code)) => self.unanswered(&code),
-            None => self.in_place(self.no_answer()),
+            None => match self.outcome() {
+                Outcome::Running | Outcome::Done => {
+                    self.unanswered("it returned without a response")
+                }
+                failed => self.in_place(failed.answer()),
+            },
         }
     }
 
     fn unanswered(&self, why: &str) -> Response<Body> {
-        count(&self.handler.counters.unanswered);
-        self.handler.label.log_unanswered(why);
+        let times = count(&self.handler.counters.unanswered);
+        self.handler.label.log_failure(times, "NoAnswer", &why);
         self.in_place(Answer::Unanswered)
     }
 
@@ -133,25 +143,6 @@ impl Call {
     /// The counters of its workload.
     pub fn counters(&self) -> &Counters {
         &self.handler.counters
-    }
-
-    /// What to answer in place of a guest that ended first.
-    fn no_answer(&self) -> Answer {
-        match self.outcome() {
-            Outcome::Running | Outcome::Done => {
-                count(&self.handler.counters.unanswered);
-                self.handler
-                    .label
-                    .log_unanswered("it returned without a response");
-                Answer::Unanswered
-            }
-            Outcome::Trapped => Answer::Trapped,
-            Outcome::OutOfMemory => Answer::OutOfMemory,
-            Outcome::OutOfFuel => Answer::OutOfFuel,
-            Outcome::OutOfTime => Answer::OutOfTime,
-            Outcome::Full => Answer::Full,
-            Outcome::Stopped => Answer::Stopping,
-        }
     }
 
     /// Runs the guest in an instance that nobody else uses meanwhile. False if there is none for it.
@@ -270,6 +261,7 @@ impl Call {
 
     /// Nobody asks for more of the response.
     pub fn body_ended(&self) {
+        self.outbox.discard();
         self.ended.store(true, Ordering::Release);
         self.waiting.wake();
     }

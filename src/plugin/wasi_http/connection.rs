@@ -90,10 +90,7 @@ impl Connections {
             .timer(TokioTimer::new())
             .header_read_timeout(options.head_timeout)
             .max_header_size(MAX_HEAD as usize)
-            .keep_alive(true)
-            // Head and body in one piece, and one system call. Not by `pipeline_flush`, which does the same, but forgets its
-            // own answer to a head that it cannot read.
-            .writev(false);
+            .keep_alive(true);
         Arc::new(Self {
             ingress,
             http1,

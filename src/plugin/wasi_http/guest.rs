@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{Request, uri};
 use hyper::body::Body as HttpBody;
+use tokio::task::unconstrained;
 use wasmtime::{
     AsContextMut as _, Store,
     component::{Accessor, Resource},
@@ -111,8 +112,8 @@ where
     (request, transmitted)
 }
 
-/// Calls the handler. False if it returned and kept what it should have answered with: nobody may wait for that, and such a
-/// guest is not asked again (StarlingMonkey's `fetch` event serves once, and then does this).
+/// Calls the handler. False if it returned and kept what it should have answered with, or written the rest of its body with:
+/// nobody may wait for that, and such a guest is not asked again (StarlingMonkey's `fetch` event serves once, and then does this).
 pub(super) async fn call_p2<B>(
     call: &Arc<Call>,
     proxy: &p2::bindings::Proxy,
@@ -138,28 +139,34 @@ where
         }
     })?;
     let unanswered = out.rep();
-    {
+    let whole = {
         let handler = proxy.wasi_http_incoming_handler();
-        let mut handled = pin!(handler.call_handle(&mut *store, request, out));
+        // Without Tokio's budget, which many small writes use up: that would look as if it waited. Its slice ends its turn.
+        let handled = handler.call_handle(&mut *store, request, out);
+        let mut handled = pin!(unconstrained(handled));
         poll_fn(|cx| {
             loop {
                 if let Poll::Ready(result) = handled.as_mut().poll(cx) {
-                    return Poll::Ready(result.map(|()| call.outbox.fill(cx)));
+                    return Poll::Ready(result.map(|()| call.outbox.finish(cx)));
                 }
-                // As a rule it waits for room for more of its body, which there is now.
-                if call.outbox.fill(cx) == Filled::Nothing || lane::is_interrupted() {
-                    return Poll::Pending;
+                match call.outbox.fill(cx) {
+                    // As a rule it waits for room for more of its body, which there is now.
+                    Filled::Some if !lane::is_interrupted() => {}
+                    Filled::Enough => {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    _ => return Poll::Pending,
                 }
             }
         })
-        .await?;
-    }
-    call.outbox.release();
+        .await?
+    };
     // What was answered with is gone from the table; its number may be another resource's by now.
     let unanswered = Resource::<HostResponseOutparam>::new_own(unanswered);
     let table = store.data_mut().http().table;
     if table.get(&unanswered).is_err() {
-        return Ok(true);
+        return Ok(whole);
     }
     table.delete(unanswered)?;
     Ok(false)

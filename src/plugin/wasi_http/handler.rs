@@ -96,14 +96,4 @@ impl Label {
             tracing::debug!(%namespace, %workload, %component, reason, times, "request failed");
         }
     }
-
-    /// Logs a request that got no answer, at the component's own fault.
-    pub fn log_unanswered(&self, why: &str) {
-        let Self {
-            namespace,
-            workload,
-            component,
-        } = self;
-        tracing::debug!(%namespace, %workload, %component, why, "request without an answer");
-    }
 }

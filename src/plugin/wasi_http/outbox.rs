@@ -1,8 +1,11 @@
-//! Where a response waits for whoever sends it, and for its body if that is short.
+//! Where a response waits for whoever sends it.
 //!
 //! A guest hands over the head before it writes the body. What it has written when it has nothing more to do at once goes with
 //! the head: most answers are whole by then, so that neither the server nor the guest has to be woken for them again, the client
 //! learns how long they are, and a guest that fails meanwhile is answered for with its fault.
+//!
+//! A body that goes on stays here, and only the guest's task asks for more of it. So a guest writes several pieces in its turn,
+//! and the server sends them together in its own.
 
 use std::{
     collections::VecDeque,
@@ -20,13 +23,27 @@ use wasmtime_wasi_http::{Error, WasiBody};
 
 use super::serve::lock;
 
-/// Most of a body that is taken in before anybody asks for it, in bytes; one frame may go beyond.
+/// Most of a body that is taken in before its head is sent, in bytes; one frame may go beyond.
 const AHEAD: usize = 16 << 10;
 
-/// A response's head, with a body that may go on; or the words of an error code that the guest answered with.
-pub(super) type Head = Result<Response<Begun>, String>;
+/// The same after that, until the server takes some. It has as much again, and so has the system.
+const QUEUE: usize = 256 << 10;
 
-/// A response's body, and what there is of it already.
+/// What a frame counts beyond its data, in bytes: many small ones are something, too.
+const FRAME: usize = 128;
+
+/// A response's head, and its body as far as that is known; or the words of an error code that the guest answered with.
+pub(super) type Head = Result<Response<Sent>, String>;
+
+/// A response's body, as it is when its head is sent.
+pub(super) enum Sent {
+    /// All of it.
+    Whole(Begun),
+    /// It goes on, and comes by [`Outbox::poll_frame`]. How long it will be, if that is known.
+    GoesOn(SizeHint),
+}
+
+/// What there is of a response's body.
 pub(super) struct Begun {
     here: VecDeque<Result<Frame<Bytes>, Error>>,
     /// Bytes of data in `here`.
@@ -41,6 +58,8 @@ pub(super) enum Filled {
     Nothing,
     /// Something, so that who waits for room can go on.
     Some,
+    /// So much that it is sent now: whoever sends should have a turn.
+    Enough,
     /// The last of it.
     Whole,
 }
@@ -49,7 +68,10 @@ pub(super) enum Filled {
 #[derive(Default)]
 pub(super) struct Outbox {
     state: Mutex<State>,
+    /// Who sends.
     waiting: AtomicWaker,
+    /// The guest's task, when there is no room for more of a body.
+    room: AtomicWaker,
 }
 
 #[derive(Default)]
@@ -61,7 +83,11 @@ enum State {
         response: Response<Begun>,
         again: bool,
     },
-    Sent(Head),
+    /// Whoever sends has not taken it yet.
+    Ready(Response<Begun>),
+    /// The head was taken.
+    GoesOn(Begun),
+    Failed(String),
     /// Nothing comes, or nothing more.
     Closed,
 }
@@ -78,7 +104,7 @@ impl Outbox {
 
     /// Takes the words of an error code in place of a response.
     pub fn fail(&self, code: String) {
-        self.put(State::Sent(Err(code)));
+        self.put(State::Failed(code));
     }
 
     /// The guest has given up its thread: sends what is held, but not the first time if it has tasks; unless it has been
@@ -91,15 +117,25 @@ impl Outbox {
                 goes_on = true;
                 false
             }
-            State::Held { .. } => state.release(),
-            _ => false,
+            state => state.release(),
         });
         goes_on
     }
 
-    /// Sends what is held: the guest has returned.
-    pub fn release(&self) {
-        self.change(State::release);
+    /// The guest has returned, and nobody writes what it has not: takes in what there is, however much, and sends what is held.
+    /// False if a body is not whole.
+    pub fn finish(&self, cx: &mut Context<'_>) -> bool {
+        let mut whole = true;
+        self.change(|state| {
+            let Some(body) = state.body() else {
+                return false;
+            };
+            let _ = body.poll_fill(usize::MAX, cx);
+            whole = !body.end();
+            state.release();
+            true
+        });
+        whole
     }
 
     /// Nobody can answer any more; one who has done so has.
@@ -113,33 +149,52 @@ impl Outbox {
         });
     }
 
-    /// No response comes any more; one that is held is given up.
+    /// The guest has ended: no response comes any more, and one that is held is given up. A body that is not whole stays so.
     pub fn close(&self) {
-        self.change(|state| {
-            let over = matches!(state, State::Empty | State::Held { .. });
-            if over {
+        self.change(|state| match state {
+            State::Empty | State::Held { .. } => {
                 *state = State::Closed;
+                true
             }
-            over
+            state => state.body().is_some_and(Begun::end),
         });
     }
 
-    /// Takes in what there is of the body of a response that is held, which is sent when that is all of it, or enough.
+    /// Nobody sends any more of the response.
+    pub fn discard(&self) {
+        let former = mem::replace(&mut *lock(&self.state), State::Closed);
+        // Not under the lock: who writes the body learns of it.
+        drop(former);
+    }
+
+    /// Takes in what there is of the body: for the guest's task, which is woken when there may be more, or room for it. One that
+    /// is held is sent when that is all, or enough.
     pub fn fill(&self, cx: &mut Context<'_>) -> Filled {
         let mut filled = Filled::Nothing;
         self.change(|state| {
-            let State::Held { response, .. } = state else {
+            let held = matches!(state, State::Held { .. });
+            let Some(body) = state.body() else {
                 return false;
             };
-            let body = response.body_mut();
             let before = body.here.len();
-            let ready = body.poll_fill(cx).is_ready();
-            if body.is_whole() {
-                filled = Filled::Whole;
-            } else if body.here.len() > before {
-                filled = Filled::Some;
+            let was_whole = body.is_whole();
+            let enough = body
+                .poll_fill(if held { AHEAD } else { QUEUE }, cx)
+                .is_ready();
+            let more = body.here.len() > before;
+            filled = match (body.is_whole(), more) {
+                (true, _) => Filled::Whole,
+                (false, true) if held && enough => Filled::Enough,
+                (false, true) => Filled::Some,
+                (false, false) => Filled::Nothing,
+            };
+            if held {
+                return enough && state.release();
             }
-            ready && state.release()
+            if enough {
+                self.room.register(cx.waker());
+            }
+            more || filled == Filled::Whole && !was_whole
         });
         filled
     }
@@ -149,12 +204,54 @@ impl Outbox {
         self.waiting.register(cx.waker());
         let mut state = lock(&self.state);
         match mem::replace(&mut *state, State::Closed) {
-            State::Sent(head) => Poll::Ready(Some(head)),
-            State::Closed => Poll::Ready(None),
+            State::Ready(response) => {
+                let (head, body) = response.into_parts();
+                let body = if body.is_whole() {
+                    Sent::Whole(body)
+                } else {
+                    let hint = body.size_hint();
+                    *state = State::GoesOn(body);
+                    Sent::GoesOn(hint)
+                };
+                Poll::Ready(Some(Ok(Response::from_parts(head, body))))
+            }
+            State::Failed(code) => Poll::Ready(Some(Err(code))),
+            State::GoesOn(_) | State::Closed => Poll::Ready(None),
             waiting => {
                 *state = waiting;
                 Poll::Pending
             }
+        }
+    }
+
+    /// More of a body that goes on.
+    pub fn poll_frame(&self, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.waiting.register(cx.waker());
+        let mut state = lock(&self.state);
+        let State::GoesOn(body) = &mut *state else {
+            return Poll::Ready(None);
+        };
+        let full = body.cost() >= QUEUE;
+        let next = body.next();
+        if full && body.cost() < QUEUE {
+            self.room.wake();
+        }
+        match next {
+            None if !body.is_whole() => Poll::Pending,
+            next => Poll::Ready(next),
+        }
+    }
+
+    /// The same as [`Begun::fault`] for a body that goes on.
+    pub fn fault(&self, announced: Option<u64>) -> Option<String> {
+        lock(&self.state).body()?.fault(announced)
+    }
+
+    /// Whether a body that went on is at its end.
+    pub fn is_at_end(&self) -> bool {
+        match &*lock(&self.state) {
+            State::GoesOn(body) => body.is_at_end(),
+            _ => true,
         }
     }
 
@@ -178,11 +275,20 @@ impl Outbox {
 }
 
 impl State {
+    /// What there is of the response's body, if there is a response.
+    fn body(&mut self) -> Option<&mut Begun> {
+        match self {
+            Self::Held { response, .. } | Self::Ready(response) => Some(response.body_mut()),
+            Self::GoesOn(body) => Some(body),
+            Self::Empty | Self::Failed(_) | Self::Closed => None,
+        }
+    }
+
     /// Sends what is held.
     fn release(&mut self) -> bool {
         match mem::take(self) {
             Self::Held { response, .. } => {
-                *self = Self::Sent(Ok(response));
+                *self = Self::Ready(response);
                 true
             }
             other => {
@@ -206,26 +312,72 @@ impl Begun {
         self.rest.is_none()
     }
 
-    /// Why it cannot be sent as the body of an answer that announces this length; none if it can, or that is not known yet.
-    pub fn fault(&self, announced: Option<u64>) -> Option<String> {
-        if let Some(Err(error)) = self.here.back() {
-            return Some(error.to_string());
-        }
-        let announced =
-            announced.filter(|length| self.is_whole() && *length != self.size as u64)?;
-        let length = self.size;
-        Some(format!(
-            "its content-length is {announced}, and its body has {length} bytes"
-        ))
+    /// Nothing comes any more.
+    pub fn is_at_end(&self) -> bool {
+        self.here.is_empty() && self.rest.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
-    /// Takes in what there is; ready when that is all, or enough.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while self.size < AHEAD
+    /// Why it cannot be sent as the body of an answer that announces this length; none if it can, or that is not known yet.
+    pub fn fault(&self, announced: Option<u64>) -> Option<String> {
+        let length = self.size as u64;
+        if let Some(announced) = announced {
+            // The server asks for no more than that, whatever comes of the rest.
+            if announced == length {
+                return None;
+            }
+            if announced < length
+                || matches!(self.here.back(), None | Some(Ok(_))) && self.is_whole()
+            {
+                return Some(format!(
+                    "its content-length is {announced}, and its body has {length} bytes"
+                ));
+            }
+        }
+        let error = self.here.back()?.as_ref().err()?;
+        Some(error.to_string())
+    }
+
+    /// Bytes that it holds.
+    fn cost(&self) -> usize {
+        self.size + self.here.len() * FRAME
+    }
+
+    /// The next of what is here.
+    pub fn next(&mut self) -> Option<Result<Frame<Bytes>, Error>> {
+        let next = self.here.pop_front()?;
+        if let Ok(frame) = &next {
+            self.size -= frame.data_ref().map_or(0, Bytes::len);
+        }
+        Some(next)
+    }
+
+    /// How long it is, or will be, if that is known.
+    pub fn size_hint(&self) -> SizeHint {
+        match &self.rest {
+            Some(rest) if self.here.is_empty() => rest.size_hint(),
+            Some(_) => SizeHint::default(),
+            None => {
+                let is_data =
+                    |frame: &Result<Frame<Bytes>, Error>| frame.as_ref().is_ok_and(Frame::is_data);
+                // With trailers, or a failure, it is not as long as its data.
+                if self.here.iter().all(is_data) {
+                    SizeHint::with_exact(self.size as u64)
+                } else {
+                    SizeHint::default()
+                }
+            }
+        }
+    }
+
+    /// Takes in what there is; ready when that is all, or `most` bytes.
+    fn poll_fill(&mut self, most: usize, cx: &mut Context<'_>) -> Poll<()> {
+        while self.cost() < most
             && let Some(rest) = &mut self.rest
         {
             let frame = ready!(Pin::new(rest).poll_frame(cx));
             match &frame {
+                // Nothing to send.
+                Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => continue,
                 Some(Ok(frame)) => self.size += frame.data_ref().map_or(0, Bytes::len),
                 Some(Err(_)) | None => self.rest = None,
             }
@@ -233,44 +385,14 @@ impl Begun {
         }
         Poll::Ready(())
     }
-}
 
-impl HttpBody for Begun {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let this = self.get_mut();
-        if let Some(frame) = this.here.pop_front() {
-            return Poll::Ready(Some(frame));
+    /// Nobody writes any more of it. True if that is news.
+    fn end(&mut self) -> bool {
+        let goes_on = self.rest.take().is_some();
+        if goes_on {
+            self.here.push_back(Err(Error::HttpResponseIncomplete));
         }
-        match &mut this.rest {
-            Some(rest) => Pin::new(rest).poll_frame(cx),
-            None => Poll::Ready(None),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.here.is_empty() && self.rest.as_ref().is_none_or(HttpBody::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.rest {
-            Some(rest) if self.here.is_empty() => rest.size_hint(),
-            Some(_) => SizeHint::default(),
-            None => {
-                let sizes = self.here.iter().map(|frame| match frame {
-                    Ok(frame) => Some(frame.data_ref()?.len() as u64),
-                    Err(_) => None,
-                });
-                // With trailers, or a failure, it is not as long as its data.
-                let sum: Option<u64> = sizes.sum();
-                sum.map(SizeHint::with_exact).unwrap_or_default()
-            }
-        }
+        goes_on
     }
 }
 
@@ -305,7 +427,10 @@ mod tests {
     /// The length that the server announces; none if it cannot know it.
     fn sent(outbox: &Outbox) -> Option<Option<u64>> {
         match outbox.poll(&cx()) {
-            Poll::Ready(head) => Some(head.unwrap().unwrap().body().size_hint().exact()),
+            Poll::Ready(head) => Some(match head.unwrap().unwrap().body() {
+                Sent::Whole(body) => body.size_hint().exact(),
+                Sent::GoesOn(hint) => hint.exact(),
+            }),
             Poll::Pending => None,
         }
     }
@@ -355,13 +480,11 @@ mod tests {
         outbox.hold(response, true);
         for _ in 0..3 {
             pieces.unbounded_send(AHEAD / 2).unwrap();
+            pieces.unbounded_send(0).unwrap();
         }
-        assert_eq!(outbox.fill(&mut cx()), Filled::Some, "it is not whole");
-        let Poll::Ready(Some(Ok(response))) = outbox.poll(&cx()) else {
-            panic!("it is sent")
-        };
-        assert_eq!(response.body().here.len(), 2);
-        assert_eq!(response.body().size_hint().exact(), None);
+        assert_eq!(outbox.fill(&mut cx()), Filled::Enough, "it is not whole");
+        assert_eq!(sent(&outbox), Some(None));
+        assert_eq!(lengths(&outbox), [AHEAD / 2, AHEAD / 2]);
     }
 
     #[test]
@@ -372,6 +495,87 @@ mod tests {
         assert!(matches!(outbox.poll(&cx()), Poll::Ready(None)));
         outbox.hold(response().1, true);
         assert!(matches!(outbox.poll(&cx()), Poll::Ready(None)));
+    }
+
+    /// The lengths of the frames that are there.
+    fn lengths(outbox: &Outbox) -> Vec<usize> {
+        let next = || match outbox.poll_frame(&cx()) {
+            Poll::Ready(frame) => Some(frame?.unwrap().into_data().unwrap().len()),
+            Poll::Pending => None,
+        };
+        std::iter::from_fn(next).collect()
+    }
+
+    #[test]
+    fn a_body_that_goes_on_is_taken_in_as_far_as_there_is_room() {
+        let outbox = Outbox::default();
+        let (pieces, response) = response();
+        outbox.hold(response, false);
+        assert!(!outbox.give_way(false));
+        for _ in 0..5 {
+            pieces.unbounded_send(QUEUE / 4).unwrap();
+        }
+        pieces.unbounded_send(0).unwrap();
+        // Before the head is taken, and after that.
+        assert_eq!(outbox.fill(&mut cx()), Filled::Some);
+        assert_eq!(sent(&outbox), Some(None));
+        assert_eq!(outbox.fill(&mut cx()), Filled::Nothing, "it is full");
+        assert_eq!(lengths(&outbox), [QUEUE / 4; 4]);
+        assert_eq!(outbox.fill(&mut cx()), Filled::Some);
+        drop(pieces);
+        assert_eq!(outbox.fill(&mut cx()), Filled::Whole);
+        assert!(!outbox.is_at_end());
+        assert_eq!(lengths(&outbox), [QUEUE / 4]);
+        assert!(outbox.is_at_end() && matches!(outbox.poll_frame(&cx()), Poll::Ready(None)));
+    }
+
+    #[test]
+    fn what_a_guest_has_written_is_sent_however_full_it_is() {
+        let outbox = Outbox::default();
+        let (pieces, response) = response();
+        outbox.hold(response, false);
+        outbox.give_way(false);
+        for _ in 0..3 {
+            pieces.unbounded_send(QUEUE).unwrap();
+        }
+        drop(pieces);
+        assert_eq!(outbox.fill(&mut cx()), Filled::Some);
+        assert!(outbox.finish(&mut cx()), "it is whole");
+        outbox.close();
+        let Poll::Ready(Some(Ok(response))) = outbox.poll(&cx()) else {
+            panic!("it is sent")
+        };
+        assert!(matches!(response.body(), Sent::Whole(body) if body.size == 3 * QUEUE));
+    }
+
+    #[test]
+    fn a_body_that_nobody_ends_has_failed() {
+        let outbox = Outbox::default();
+        let (pieces, response) = response();
+        outbox.hold(response, false);
+        outbox.give_way(false);
+        assert_eq!(sent(&outbox), Some(None));
+        pieces.unbounded_send(1).unwrap();
+        outbox.fill(&mut cx());
+        outbox.close();
+        assert!(matches!(outbox.poll_frame(&cx()), Poll::Ready(Some(Ok(_)))));
+        assert!(matches!(
+            outbox.poll_frame(&cx()),
+            Poll::Ready(Some(Err(_)))
+        ));
+        assert!(pieces.is_closed());
+    }
+
+    #[test]
+    fn what_nobody_sends_is_not_written_any_more() {
+        let outbox = Outbox::default();
+        let (pieces, response) = response();
+        outbox.hold(response, false);
+        outbox.give_way(false);
+        assert_eq!(sent(&outbox), Some(None));
+        outbox.discard();
+        assert!(pieces.is_closed() && outbox.is_at_end());
+        assert_eq!(outbox.fill(&mut cx()), Filled::Nothing);
     }
 
     #[test]
@@ -389,10 +593,13 @@ mod tests {
         let outbox = Outbox::default();
         let (_pieces, response) = response();
         outbox.hold(response, false);
-        outbox.release();
-        assert_eq!(sent(&outbox), Some(None));
+        assert!(!outbox.finish(&mut cx()), "its body is not whole");
+        let Poll::Ready(Some(Ok(failed))) = outbox.poll(&cx()) else {
+            panic!("it is sent")
+        };
+        assert!(matches!(failed.body(), Sent::Whole(body) if body.fault(None).is_some()));
         let unanswered = Outbox::default();
-        unanswered.release();
+        assert!(unanswered.finish(&mut cx()));
         unanswered.abandon();
         assert!(matches!(unanswered.poll(&cx()), Poll::Ready(None)));
     }
@@ -402,17 +609,19 @@ mod tests {
         let (pieces, response) = response();
         let mut body = Begun::of(response.into_body());
         pieces.unbounded_send(3).unwrap();
-        assert!(body.poll_fill(&mut cx()).is_pending());
+        assert!(body.poll_fill(AHEAD, &mut cx()).is_pending());
         assert_eq!(body.fault(Some(7)), None, "it goes on");
+        assert!(body.fault(Some(2)).is_some());
         drop(pieces);
-        assert!(body.poll_fill(&mut cx()).is_ready());
+        assert!(body.poll_fill(AHEAD, &mut cx()).is_ready());
         assert_eq!((body.fault(None), body.fault(Some(3))), (None, None));
         assert!(body.fault(Some(7)).is_some() && body.fault(Some(2)).is_some());
 
         let error = stream::iter([Err(Error::HttpResponseIncomplete)]);
         let mut body = Begun::of(StreamBody::new(error).boxed_unsync());
-        assert!(body.poll_fill(&mut cx()).is_ready());
-        assert!(body.fault(None).is_some());
+        assert!(body.poll_fill(AHEAD, &mut cx()).is_ready());
+        assert!(body.fault(None).is_some() && body.fault(Some(1)).is_some());
+        assert_eq!(body.fault(Some(0)), None, "it has what was announced");
     }
 
     #[test]

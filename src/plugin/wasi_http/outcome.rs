@@ -4,7 +4,7 @@ use std::fmt;
 
 use wasmtime::{PoolConcurrencyLimitError, Trap};
 
-use super::{counters::count, handler::Handler, instances::NoRoom};
+use super::{answer::Answer, counters::count, handler::Handler, instances::NoRoom};
 use crate::{engine::InstanceLimits, fault::Reason};
 
 /// How a guest ended.
@@ -40,6 +40,19 @@ impl Outcome {
         Self::Full,
         Self::Stopped,
     ];
+
+    /// What to answer in place of a guest that ended like this before it had answered.
+    pub const fn answer(self) -> Answer {
+        match self {
+            Self::Running | Self::Done => Answer::Unanswered,
+            Self::Trapped => Answer::Trapped,
+            Self::OutOfMemory => Answer::OutOfMemory,
+            Self::OutOfFuel => Answer::OutOfFuel,
+            Self::OutOfTime => Answer::OutOfTime,
+            Self::Full => Answer::Full,
+            Self::Stopped => Answer::Stopping,
+        }
+    }
 }
 
 impl Handler {

@@ -13,7 +13,6 @@ async fn faults_of_a_guest_are_its_own() {
         ("/panic", "500"),
         ("/stack", "500"),
         ("/no-response", "500"),
-        ("/drop-early", "500"),
         ("/spin", "504"),
         ("/ok", "200"),
     ] {
@@ -39,9 +38,28 @@ async fn faults_of_a_guest_are_its_own() {
             counts.out_of_time,
             counts.unanswered
         ),
-        (8, 4, 1, 1),
+        (7, 3, 1, 1),
         "{counts:?}"
     );
+}
+
+#[tokio::test]
+async fn what_fails_before_anything_was_sent_is_answered_in_its_place() {
+    let world = World::new().await;
+    for kept in [false, true] {
+        let mut kit = world.kit("faults", &[]);
+        kit.workload.components[0].reuse = kept.then(|| reuse::reuse(1));
+        let _served = world.serve(kit, &guest("faults")).await;
+        let trapped = world.soon("a", "/drop-early", "500").await;
+        assert!(trapped.contains("the component failed"), "{trapped}");
+        // Nobody waits for the rest of a body that a guest has kept, and nobody else asks such a guest.
+        for _ in 0..2 {
+            let unanswered = world.soon("a", "/keep-body", "500").await;
+            assert!(unanswered.contains("gave no answer"), "{unanswered}");
+            until(|| world.counts("faults").in_flight == 0).await;
+            assert_eq!(world.counts("faults").instances, 0);
+        }
+    }
 }
 
 #[tokio::test]

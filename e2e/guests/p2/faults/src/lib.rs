@@ -35,6 +35,7 @@ impl Guest for Faults {
             "/no-response" => drop(out),
             "/drop-body" => drop_body(out, 40 << 10),
             "/drop-early" => drop_body(out, 1),
+            "/keep-body" => keep_body(out),
             _ => http::respond(out, 200, "ok\n"),
         }
     }
@@ -79,6 +80,17 @@ fn drop_body(out: ResponseOutparam, least: usize) {
         written += half.len();
     }
     panic!("as asked");
+}
+
+/// Begins a response, and returns with its body neither finished nor dropped.
+fn keep_body(out: ResponseOutparam) {
+    let response = OutgoingResponse::new(Fields::new());
+    let body = response.body().expect("the body is taken once");
+    ResponseOutparam::set(out, Ok(response));
+    let stream = body.write().expect("the stream is taken once");
+    let _ = stream.blocking_write_and_flush(b"the first half, and ");
+    drop(stream);
+    core::mem::forget(body);
 }
 
 export!(Faults);
