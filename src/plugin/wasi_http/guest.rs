@@ -149,14 +149,9 @@ where
                 if let Poll::Ready(result) = handled.as_mut().poll(cx) {
                     return Poll::Ready(result.map(|()| call.outbox.finish(cx)));
                 }
-                match call.outbox.fill(cx) {
-                    // As a rule it waits for room for more of its body, which there is now.
-                    Filled::Some if !lane::is_interrupted() => {}
-                    Filled::Enough => {
-                        cx.waker().wake_by_ref();
-                        return Poll::Pending;
-                    }
-                    _ => return Poll::Pending,
+                // As a rule it waits for room for more of its body, which there is now.
+                if call.outbox.fill(cx) != Filled::Some || lane::is_interrupted() {
+                    return Poll::Pending;
                 }
             }
         })

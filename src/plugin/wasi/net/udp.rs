@@ -3,21 +3,20 @@
 //! It has a port of the workload's loopback. When it first sends to an address outside, it gets a socket of the machine as well,
 //! at a port that the system chooses; of what comes there, the guest receives what its own peers have sent, and nobody else.
 
+mod outside;
+
 use std::{
-    collections::VecDeque,
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use rustix::{
-    buffer::spare_capacity,
-    net::{RecvFlags, SendFlags, connect, recvfrom, send, sendto, sockopt},
-};
-use tokio::{io::Interest, net, sync::OwnedSemaphorePermit, task};
+use rustix::net::sockopt;
+use tokio::{net, sync::OwnedSemaphorePermit, task};
 use wasmtime_wasi::sockets::ErrorCode;
 
+use self::outside::Outside;
 use super::{
     Grants, Instance,
     inbox::{Datagram, Inbox},
@@ -29,15 +28,6 @@ use crate::spec::Protocol;
 /// Largest datagram, in bytes: what IPv4 and IPv6 have room for.
 const MAX_DATAGRAM_4: usize = 65_507;
 const MAX_DATAGRAM: usize = 65_527;
-
-/// Peers outside whose datagrams a socket receives; the one that it sent to the longest time ago is forgotten for a further one.
-const MAX_PEERS: usize = 64;
-
-/// Datagrams of strangers that are thrown away at a time, before others have their turn.
-const MAX_STRANGERS: usize = 64;
-
-/// A datagram, or that an earlier one was refused, which the system does not count as something to read.
-const ARRIVAL: Interest = Interest::READABLE.add(Interest::ERROR);
 
 /// A socket, in whatever state.
 pub(super) struct UdpSocket {
@@ -73,24 +63,8 @@ pub(super) struct Options {
     pub send_buffer: u64,
 }
 
-/// A socket of the machine.
-struct Outside {
-    socket: net::UdpSocket,
-    peers: Mutex<Peers>,
-    _permit: OwnedSemaphorePermit,
-}
-
 /// From where datagrams come, and from whom alone.
 type Sources = (Arc<Inbox>, Option<Arc<Outside>>, Option<Peer>);
-
-/// To whom a socket of the machine has sent.
-#[derive(Default)]
-struct Peers {
-    /// Real addresses, and what the guest calls them; oldest first.
-    known: VecDeque<(SocketAddr, SocketAddr)>,
-    /// There is one, and the system knows which.
-    connected: bool,
-}
 
 impl Default for Options {
     fn default() -> Self {
@@ -239,7 +213,7 @@ impl UdpSocket {
             }
         }
         match outside {
-            Some(outside) => outside.try_receive(),
+            Some(outside) => Ok(outside.try_receive()?),
             None => Ok(None),
         }
     }
@@ -262,7 +236,7 @@ impl UdpSocket {
                 None => changed.await,
                 Some(outside) => tokio::select! {
                     () = changed => {}
-                    ready = outside.socket.ready(ARRIVAL) => drop(ready?),
+                    ready = outside.ready() => ready?,
                 },
             }
         }
@@ -354,29 +328,17 @@ impl UdpSocket {
                 outside
             }
         };
-        outside.peers().know(real, peer.address);
+        outside.know(real, peer.address);
         Ok(Some((outside, real)))
     }
 
-    /// A socket of the machine.
     fn outside(&self, options: &Options) -> Result<Arc<Outside>, ErrorCode> {
         let permit = self.grants.network.outside();
-        let permit = permit.ok_or(ErrorCode::OutOfMemory)?;
-        let any: SocketAddr = match self.family {
-            Family::V4 => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            Family::V6 => (Ipv6Addr::UNSPECIFIED, 0).into(),
-        };
-        let socket = std::net::UdpSocket::bind(any)?;
-        socket.set_nonblocking(true)?;
-        let socket = net::UdpSocket::from_std(socket)?;
+        let outside = Outside::new(self.family, permit.ok_or(ErrorCode::OutOfMemory)?)?;
         if options.hop_limit != Options::default().hop_limit {
-            options.apply(&socket);
+            options.apply(&outside.socket);
         }
-        Ok(Arc::new(Outside {
-            socket,
-            peers: Mutex::default(),
-            _permit: permit,
-        }))
+        Ok(Arc::new(outside))
     }
 
     fn judge(&self, instance: &Instance, address: SocketAddr) -> Result<Peer, ErrorCode> {
@@ -391,100 +353,6 @@ impl UdpSocket {
     /// Whether the address is of the socket's family. A mapped address is of neither.
     fn fits(&self, address: SocketAddr) -> bool {
         self.family.has(address.ip())
-    }
-}
-
-impl Outside {
-    fn peers(&self) -> MutexGuard<'_, Peers> {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Has one peer from now on.
-    fn connect(&self, real: SocketAddr, name: SocketAddr) -> io::Result<()> {
-        let mut peers = self.peers();
-        connect(&self.socket, &real)?;
-        *peers = Peers {
-            known: [(real, name)].into(),
-            connected: true,
-        };
-        Ok(())
-    }
-
-    /// Not Tokio's, which takes a new socket for one without room until it has heard of it.
-    fn try_send(&self, data: &[u8], to: SocketAddr) -> io::Result<()> {
-        let connected = self.peers().connected;
-        if connected {
-            send(&self.socket, data, SendFlags::DONTWAIT)?;
-        } else {
-            sendto(&self.socket, data, SendFlags::DONTWAIT, &to)?;
-        }
-        Ok(())
-    }
-
-    async fn send(&self, data: &[u8], to: SocketAddr) -> io::Result<()> {
-        match self.try_send(data, to) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let again = || self.try_send(data, to);
-                self.socket.async_io(Interest::WRITABLE, again).await
-            }
-            result => result,
-        }
-    }
-
-    fn try_receive(&self) -> Result<Option<Datagram>, ErrorCode> {
-        let mut data = Vec::new();
-        for _ in 0..MAX_STRANGERS {
-            data.clear();
-            let mut receive = || {
-                data.reserve(MAX_DATAGRAM);
-                let buffer = spare_capacity(&mut data);
-                let (_, _, from) = recvfrom(&self.socket, buffer, RecvFlags::DONTWAIT)?;
-                Ok(from.and_then(|from| SocketAddr::try_from(from).ok()))
-            };
-            // One after the other: Tokio tries nothing for both at once.
-            let received = self.socket.try_io(Interest::READABLE, &mut receive);
-            let received = match received {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.socket.try_io(Interest::ERROR, receive)
-                }
-                received => received,
-            };
-            let from = match received {
-                Ok(from) => from,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                Err(error) => return Err(error.into()),
-            };
-            if let Some(from) = from.and_then(|from| self.peers().name(from)) {
-                data.shrink_to_fit();
-                return Ok(Some(Datagram { data, from }));
-            }
-        }
-        Ok(None)
-    }
-}
-
-impl Peers {
-    /// A datagram goes to a peer, which may answer.
-    fn know(&mut self, real: SocketAddr, name: SocketAddr) {
-        if self.connected {
-            return;
-        }
-        let index = self.known.iter().position(|(known, _)| *known == real);
-        if let Some(index) = index {
-            self.known.remove(index);
-        } else if self.known.len() >= MAX_PEERS {
-            self.known.pop_front();
-        }
-        self.known.push_back((real, name));
-    }
-
-    /// What the guest calls a peer; none if it is a stranger.
-    fn name(&self, real: SocketAddr) -> Option<SocketAddr> {
-        let real = SocketAddr::new(real.ip().to_canonical(), real.port());
-        let mut known = self.known.iter();
-        known
-            .find(|(known, _)| *known == real)
-            .map(|(_, name)| *name)
     }
 }
 
