@@ -15,7 +15,10 @@ use futures::task::AtomicWaker;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::Body as HttpBody;
-use tokio::{task::AbortHandle, time};
+use tokio::{
+    task::{AbortHandle, unconstrained},
+    time,
+};
 
 use super::{
     answer::Answer,
@@ -98,8 +101,12 @@ impl Call {
                         Sent::Whole(body) => body.fault(announced),
                         Sent::GoesOn(_) => self.outbox.fault(announced),
                     };
-                    if let Some(fault) = fault {
-                        return self.unanswered(&fault);
+                    match (fault, self.outcome()) {
+                        (None, _) => {}
+                        (Some(fault), Outcome::Running | Outcome::Done) => {
+                            return self.unanswered(&fault);
+                        }
+                        (Some(_), failed) => return self.in_place(failed.answer()),
                     }
                 }
                 self.handler.counters.answered(head.status);
@@ -205,8 +212,10 @@ impl Call {
     /// its own tasks, sets no timer and takes no place in a queue.
     async fn watch<T>(&self, mut guest: Pin<&mut impl Future<Output = T>>) -> Ended<T> {
         let mut cut = pin!(self.handler.flight.cut());
-        // Reads the clock when it is first asked.
-        let mut late = pin!(async { time::sleep(self.handler.timeout).await });
+        // Reads the clock when it is first asked. A guest that uses up Tokio's budget in each turn is late, too.
+        let mut late = pin!(unconstrained(async {
+            time::sleep(self.handler.timeout).await;
+        }));
         poll_fn(|cx| {
             if let Poll::Ready(result) = guest.as_mut().poll(cx) {
                 return Poll::Ready(Ended::With(result));

@@ -141,10 +141,8 @@ where
     let unanswered = out.rep();
     let whole = {
         let handler = proxy.wasi_http_incoming_handler();
-        // Without Tokio's budget, which many small writes use up: that would look as if it waited. Its slice ends its turn.
-        let handled = handler.call_handle(&mut *store, request, out);
-        let mut handled = pin!(unconstrained(handled));
-        poll_fn(|cx| {
+        let mut handled = pin!(handler.call_handle(&mut *store, request, out));
+        let answered = poll_fn(|cx| {
             loop {
                 if let Poll::Ready(result) = handled.as_mut().poll(cx) {
                     return Poll::Ready(result.map(|()| call.outbox.finish(cx)));
@@ -154,8 +152,10 @@ where
                     return Poll::Pending;
                 }
             }
-        })
-        .await?
+        });
+        // Without Tokio's budget, which many small writes use up: to the guest it would look as if there were no room, and here
+        // as if there were nothing more. Its slice ends its turn.
+        unconstrained(answered).await?
     };
     // What was answered with is gone from the table; its number may be another resource's by now.
     let unanswered = Resource::<HostResponseOutparam>::new_own(unanswered);

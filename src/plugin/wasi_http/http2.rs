@@ -44,7 +44,7 @@ const MAX_STREAMS: u32 = 128;
 const STREAM_WINDOW: u32 = 256 << 10;
 /// The same of all requests of a connection: guests that do not read must not stop the others.
 const CONNECTION_WINDOW: u32 = 2 << 20;
-/// What is kept of one response's body until the client takes it.
+/// What a connection keeps of one response's body until the client takes it; its outbox keeps some more.
 const SEND_BUFFER: usize = 64 << 10;
 /// Time for a client that was told to go away to do so, before the connection is cut if no stream is open.
 const GOODBYE: Duration = Duration::from_secs(5);

@@ -14,13 +14,14 @@ mod tests;
 use std::{
     mem,
     sync::Mutex,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use futures::task::AtomicWaker;
 use http::Response;
 use hyper::body::{Frame, SizeHint};
+use tokio::task::coop;
 use wasmtime_wasi_http::{Error, WasiBody};
 
 pub(super) use self::begun::Begun;
@@ -30,7 +31,7 @@ use super::serve::lock;
 const AHEAD: usize = 16 << 10;
 
 /// The same after that, until the server takes some. It has as much again, and so has the system.
-const QUEUE: usize = 256 << 10;
+const QUEUE: usize = 128 << 10;
 
 /// A response's head, and its body as far as that is known; or the words of an error code that the guest answered with.
 pub(super) type Head = Result<Response<Sent>, String>;
@@ -122,7 +123,7 @@ impl Outbox {
                 return false;
             };
             let _ = body.poll_fill(usize::MAX, cx);
-            whole = !body.end();
+            whole = !body.end() && !body.has_failed();
             state.release();
             true
         });
@@ -220,7 +221,9 @@ impl Outbox {
     }
 
     /// More of a body that goes on.
-    pub fn poll_frame(&self, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    pub fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        // A fast client and a fast guest must not keep the thread from others.
+        let budget = ready!(coop::poll_proceed(cx));
         self.waiting.register(cx.waker());
         let mut state = lock(&self.state);
         let State::GoesOn(body) = &mut *state else {
@@ -231,10 +234,11 @@ impl Outbox {
         if full && body.cost() < QUEUE {
             self.room.wake();
         }
-        match next {
-            None if !body.is_whole() => Poll::Pending,
-            next => Poll::Ready(next),
+        if next.is_none() && !body.is_whole() {
+            return Poll::Pending;
         }
+        budget.made_progress();
+        Poll::Ready(next)
     }
 
     /// The same as [`Begun::fault`] for a body that goes on.

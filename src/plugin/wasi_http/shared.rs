@@ -18,6 +18,7 @@ use std::{
 use http::Request;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
+    task::unconstrained,
     time::{self, Instant},
 };
 use wasmtime_wasi_http::WasiBody;
@@ -251,12 +252,13 @@ impl Driven {
                 (_, Some(last)) => Some(last),
                 _ => idle.map(|idle| now + idle),
             };
-            let next = async {
+            // Guests may use up Tokio's budget.
+            let next = unconstrained(async {
                 match next {
                     Some(next) => time::sleep_until(next).await,
                     None => std::future::pending().await,
                 }
-            };
+            });
             tokio::select! {
                 () = self.begun.notified() => {}
                 () = next => if lock(&self.state).in_flight.is_empty() { self.retire() },

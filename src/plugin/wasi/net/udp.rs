@@ -16,7 +16,7 @@ use rustix::net::sockopt;
 use tokio::{net, sync::OwnedSemaphorePermit, task};
 use wasmtime_wasi::sockets::ErrorCode;
 
-use self::outside::Outside;
+use self::outside::{Arrival, Outside};
 use super::{
     Grants, Instance,
     inbox::{Datagram, Inbox},
@@ -118,15 +118,13 @@ impl UdpSocket {
         match peer.route {
             Route::Loopback => state.outside = None,
             Route::Outside(real) => {
-                let former = state.outside.take();
-                let reached = |outside: &Arc<Outside>| outside.connect(real, peer.address).is_ok();
-                state.outside = former.filter(reached);
-                // There is none, or it had a peer that is reached by another address of the machine.
-                if state.outside.is_none() {
-                    let outside = self.outside(&state.options)?;
-                    outside.connect(real, peer.address)?;
-                    state.outside = Some(outside);
-                }
+                let former = state.outside.clone().filter(|o| !o.is_connected());
+                let outside = match former {
+                    Some(outside) => outside,
+                    None => self.outside(&state.options)?,
+                };
+                outside.connect(real, peer.address)?;
+                state.outside = Some(outside);
             }
         }
         state.peer = Some(peer);
@@ -197,25 +195,10 @@ impl UdpSocket {
     /// # Errors
     /// `InvalidState` if it has no port yet, and what the system says of an earlier datagram.
     pub fn try_receive(&self) -> Result<Option<Datagram>, ErrorCode> {
-        let (inbox, outside, peer) = self.sources()?;
-        while let Some(datagram) = inbox.take() {
-            match peer {
-                None => return Ok(Some(datagram)),
-                // All of 127.0.0.0/8 is one place.
-                Some(peer)
-                    if peer.route == Route::Loopback
-                        && peer.address.port() == datagram.from.port() =>
-                {
-                    let from = peer.address;
-                    return Ok(Some(Datagram { from, ..datagram }));
-                }
-                Some(_) => {}
-            }
-        }
-        match outside {
-            Some(outside) => Ok(outside.try_receive()?),
-            None => Ok(None),
-        }
+        Ok(match self.look()? {
+            Arrival::Peer(datagram) => Some(datagram),
+            Arrival::Nothing | Arrival::Strangers => None,
+        })
     }
 
     /// Waits until something comes. Nothing is lost if this is dropped.
@@ -227,11 +210,15 @@ impl UdpSocket {
             let (inbox, outside, _) = self.sources()?;
             let mut changed = pin!(inbox.changed());
             changed.as_mut().enable();
-            if let Some(datagram) = self.try_receive()? {
-                return Ok(datagram);
+            match self.look()? {
+                Arrival::Peer(datagram) => return Ok(datagram),
+                // Others on this thread come first, even if the guest may have all of its time.
+                Arrival::Strangers => {
+                    task::yield_now().await;
+                    continue;
+                }
+                Arrival::Nothing => {}
             }
-            // What strangers send may be there again at once, and others on this thread come first.
-            task::consume_budget().await;
             match outside {
                 None => changed.await,
                 Some(outside) => tokio::select! {
@@ -239,6 +226,28 @@ impl UdpSocket {
                     ready = outside.ready() => ready?,
                 },
             }
+        }
+    }
+
+    fn look(&self) -> Result<Arrival, ErrorCode> {
+        let (inbox, outside, peer) = self.sources()?;
+        while let Some(datagram) = inbox.take() {
+            match peer {
+                None => return Ok(Arrival::Peer(datagram)),
+                // All of 127.0.0.0/8 is one place.
+                Some(peer)
+                    if peer.route == Route::Loopback
+                        && peer.address.port() == datagram.from.port() =>
+                {
+                    let from = peer.address;
+                    return Ok(Arrival::Peer(Datagram { from, ..datagram }));
+                }
+                Some(_) => {}
+            }
+        }
+        match outside {
+            Some(outside) => Ok(outside.try_receive()?),
+            None => Ok(Arrival::Nothing),
         }
     }
 

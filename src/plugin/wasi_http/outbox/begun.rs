@@ -48,9 +48,7 @@ impl Begun {
             if announced == length {
                 return None;
             }
-            if announced < length
-                || matches!(self.here.back(), None | Some(Ok(_))) && self.is_whole()
-            {
+            if announced < length || self.is_whole() && !self.has_failed() {
                 return Some(format!(
                     "its content-length is {announced}, and its body has {length} bytes"
                 ));
@@ -58,6 +56,11 @@ impl Begun {
         }
         let error = self.here.back()?.as_ref().err()?;
         Some(error.to_string())
+    }
+
+    /// There is no end to it.
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(self.here.back(), Some(Err(_)))
     }
 
     /// Bytes that it holds.

@@ -24,8 +24,16 @@ const MAX_PEERS: usize = 64;
 /// Datagrams of strangers that are thrown away at a time, before others have their turn.
 const MAX_STRANGERS: usize = 64;
 
+/// What has come.
+pub(super) enum Arrival {
+    Peer(Datagram),
+    Nothing,
+    /// Only what nobody waits for, and there may be more of it.
+    Strangers,
+}
+
 /// A datagram, or that an earlier one was refused, which the system does not count as something to read.
-const ARRIVAL: Interest = Interest::READABLE.add(Interest::ERROR);
+const COMES: Interest = Interest::READABLE.add(Interest::ERROR);
 
 /// A socket of the machine.
 pub(super) struct Outside {
@@ -71,7 +79,11 @@ impl Outside {
         self.peers().know(real, name);
     }
 
-    /// Has one peer from now on.
+    pub fn is_connected(&self) -> bool {
+        self.peers().connected
+    }
+
+    /// Has one peer from now on. To be called once: the system keeps the address of its own that it has chosen for the first.
     pub fn connect(&self, real: SocketAddr, name: SocketAddr) -> io::Result<()> {
         let mut peers = self.peers();
         connect(&self.socket, &real)?;
@@ -84,11 +96,14 @@ impl Outside {
 
     /// Sends to a peer, if there is room. Not Tokio's way, which takes a new socket for one without room until it has heard of it.
     pub fn try_send(&self, data: &[u8], to: SocketAddr) -> io::Result<()> {
-        let connected = self.peers().connected;
-        if connected {
+        let peers = self.peers();
+        if !peers.connected {
+            sendto(&self.socket, data, SendFlags::DONTWAIT, &to)?;
+        } else if peers.name(to).is_some() {
             send(&self.socket, data, SendFlags::DONTWAIT)?;
         } else {
-            sendto(&self.socket, data, SendFlags::DONTWAIT, &to)?;
+            // It was connected while this waited for room.
+            return Err(io::ErrorKind::NotConnected.into());
         }
         Ok(())
     }
@@ -106,11 +121,11 @@ impl Outside {
 
     /// Ready when something may have come.
     pub async fn ready(&self) -> io::Result<()> {
-        self.socket.ready(ARRIVAL).await.map(drop)
+        self.socket.ready(COMES).await.map(drop)
     }
 
     /// What a peer has sent, if anything has come.
-    pub fn try_receive(&self) -> io::Result<Option<Datagram>> {
+    pub fn try_receive(&self) -> io::Result<Arrival> {
         let mut data = Vec::new();
         for _ in 0..MAX_STRANGERS {
             data.clear();
@@ -130,15 +145,17 @@ impl Outside {
             };
             let from = match received {
                 Ok(from) => from,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Arrival::Nothing);
+                }
                 Err(error) => return Err(error),
             };
             if let Some(from) = from.and_then(|from| self.peers().name(from)) {
                 data.shrink_to_fit();
-                return Ok(Some(Datagram { data, from }));
+                return Ok(Arrival::Peer(Datagram { data, from }));
             }
         }
-        Ok(None)
+        Ok(Arrival::Strangers)
     }
 }
 
