@@ -134,6 +134,7 @@ impl<'a> Supervisor<'a> {
             self.failure = None;
             self.publish(|o| {
                 o.generation = workload.generation;
+                o.stamp = workload.stamp;
                 // A state that was tried in between has left its own here.
                 o.components = components(&workload, &digests);
                 o.timings = self.started;

@@ -34,6 +34,7 @@ pub use quantity::QuantityError;
 pub(super) use quantity::bytes;
 pub use reference::{Outcome, ReferenceKey, ReferenceKind, Referenced, Resolved, references};
 pub use traffic::Asked;
+pub(super) use traffic::{restarted_at, stamp};
 pub use unobserved::{UNOBSERVED, Unobserved};
 
 use image::PullSecrets;

@@ -34,11 +34,14 @@ fn map(pairs: &[(&str, &str)]) -> HashMap<String, String> {
     pairs.collect()
 }
 
-/// The answer, of one chunk, to a GET.
+/// The answer to a GET, with its length or in one chunk.
 async fn text(addr: SocketAddr, path: &str) -> String {
     let (line, body) = get(addr, "a.test", path).await;
     assert!(line.contains("200"), "{path}: {line} {body}");
-    body.lines().nth(1).unwrap_or_default().to_owned()
+    let chunk = body
+        .strip_suffix("\r\n0\r\n\r\n")
+        .and_then(|chunk| chunk.split_once("\r\n"));
+    chunk.map_or(&*body, |(_, data)| data).to_owned()
 }
 
 async fn refused(workload: Workload) -> Fault {

@@ -187,7 +187,17 @@ async fn a_job_runs_once_and_is_completed_whatever_becomes_of_its_agent() -> Res
                 other => Err(other),
             })
         })
-        .await
+        .await?;
+        let again = "--for=jsonpath={.status.components[0].state.terminated.restartedAt}=2099-01-01T00:00:00Z";
+        ns.kubectl(&["wait", "ww/app", again, "--timeout=30s"])
+            .await?;
+        // Once for each time that it is asked to, whatever the clock says.
+        stage.agent.restart().await?;
+        stage.agent.wait_ready(START).await?;
+        ns.apply_yaml(&stage.workload("other", &hello)).await?;
+        crate::stage::ready(ns, "other").await?;
+        ensure!(printed(&stage.agent, "the job ran")? == 2, "it ran again");
+        Ok(())
     })
     .await
 }

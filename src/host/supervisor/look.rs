@@ -17,6 +17,7 @@ pub(super) fn first_look(workload: &spec::Workload) -> Observed {
     Observed {
         id: workload.id.clone(),
         generation: workload.generation,
+        stamp: workload.stamp,
         progress: Progress::Working(Stage::Fetch),
         serving: None,
         components: components(workload, &[]),

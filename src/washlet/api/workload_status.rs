@@ -158,6 +158,11 @@ pub struct Terminated {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
+    /// What the workload's annotation `kubectl.kubernetes.io/restartedAt` said when it was started: a command that has ended
+    /// for good is run again when it says something else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub restarted_at: Option<String>,
 }
 
 /// When each step of a start was done, to the microsecond.

@@ -1,9 +1,7 @@
 //! The service and the jobs of a workload: what they are, whether they are started again, and which of them have ended for
 //! good already.
 
-use std::{sync::Arc, time::SystemTime};
-
-use jiff::Timestamp;
+use std::sync::Arc;
 
 use super::{Converter, image::PullSecrets, traffic};
 use crate::{
@@ -101,15 +99,9 @@ fn ended_for_good(
     }
     let asked = traffic::restarted_at(workload);
     Some(status.components.iter().filter_map(move |component| {
-        let ended = ended(component.state.terminated.as_ref()?)?;
-        let counts = match asked {
-            None => true,
-            // Whatever it says, it asks for a restart; by when, nobody knows.
-            Some(text) => text
-                .parse::<Timestamp>()
-                .is_ok_and(|asked| SystemTime::from(asked) < ended.at),
-        };
-        counts.then_some((component, ended))
+        let terminated = component.state.terminated.as_ref()?;
+        let counts = terminated.restarted_at.as_deref() == asked;
+        counts.then_some((component, ended(terminated)?))
     }))
 }
 

@@ -441,19 +441,28 @@ fn what_the_status_says_of_an_end_is_known_again() {
         desired.commands.finished.into_iter().next()
     };
     let terminated = |reason: &str, exit_code: i32| json!({ "reason": reason, "exitCode": exit_code, "finishedAt": "2026-01-01T00:00:20Z" });
+    let restarted = |at: &str| {
+        let mut terminated = terminated("Completed", 0);
+        terminated["restartedAt"] = at.into();
+        terminated
+    };
     let done = || terminated("Completed", 0);
     let found = finished(3, None, done()).unwrap();
     assert_eq!(&*found.component, "app");
     assert_eq!(found.ended.exit, spec::Exit::Completed);
     let failed = finished(3, None, terminated("Error", 7)).unwrap();
     assert_eq!(failed.ended.exit, spec::Exit::Error(7));
-    assert!(finished(3, Some("2026-01-01T00:00:10Z"), done()).is_some());
+    // Whatever it says, and however soon it ended.
+    for at in ["2026-01-01T00:00:20Z", "2099-01-01T00:00:00Z", "now"] {
+        assert!(finished(3, Some(at), restarted(at)).is_some(), "{at}");
+    }
     let not = [
         finished(2, None, done()),
         finished(3, None, terminated("Stopped", 0)),
         finished(3, None, json!({ "reason": "Completed", "exitCode": 0 })),
-        finished(3, Some("2026-01-01T00:00:30Z"), done()),
-        finished(3, Some("now"), done()),
+        finished(3, Some("2026-01-01T00:00:10Z"), done()),
+        finished(3, Some("now"), restarted("then")),
+        finished(3, None, restarted("now")),
     ];
-    assert_eq!(not, [None, None, None, None, None]);
+    assert_eq!(not, [None, None, None, None, None, None]);
 }

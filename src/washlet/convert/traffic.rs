@@ -14,6 +14,9 @@ use crate::{
 /// The annotation that `kubectl rollout restart` sets: the workload starts anew whenever it changes.
 const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 
+/// Most of it that counts, in bytes.
+const MAX_RESTARTED_AT: usize = 1024;
+
 /// All that is asked beside the spec; it is not counted by the object's generation.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Asked {
@@ -62,7 +65,7 @@ pub(super) fn routes_withheld(workload: &api::Workload) -> Option<Arc<str>> {
 }
 
 /// Changes whenever a restart is asked for.
-pub(super) fn stamp(workload: &api::Workload) -> u64 {
+pub(in crate::washlet) fn stamp(workload: &api::Workload) -> u64 {
     let Some(restarted) = restarted_at(workload) else {
         return 0;
     };
@@ -71,8 +74,9 @@ pub(super) fn stamp(workload: &api::Workload) -> u64 {
     hasher.finish()
 }
 
-/// When a restart was asked for, as it is written.
-pub(super) fn restarted_at(workload: &api::Workload) -> Option<&str> {
+/// When a restart was asked for, as it is written; what is longer than a status has room for is cut.
+pub(in crate::washlet) fn restarted_at(workload: &api::Workload) -> Option<&str> {
     let annotations = workload.metadata.annotations.as_ref()?;
-    annotations.get(RESTARTED_AT).map(String::as_str)
+    let text = annotations.get(RESTARTED_AT)?;
+    Some(&text[..text.floor_char_boundary(MAX_RESTARTED_AT)])
 }

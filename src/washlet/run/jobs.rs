@@ -62,6 +62,7 @@ mod tests {
         Observed {
             id: id.into(),
             generation: 1,
+            stamp: 0,
             progress: Progress::Running,
             serving: None,
             components: exits.iter().map(component).collect(),

@@ -13,7 +13,7 @@ use crate::{
     spec::{self, Ended},
     washlet::{
         api::{self, ComponentStatus, Running, State, Terminated, Waiting},
-        convert::{STOPPED, end_message, written_end},
+        convert::{STOPPED, end_message, restarted_at, stamp, written_end},
     },
 };
 
@@ -90,23 +90,28 @@ fn of_host(
         digest: component.digest.as_ref().map(ToString::to_string),
         ..ComponentStatus::default()
     };
-    if let Some(end) = written_end(input.workload, &component.name).filter(|e| stands(e, run)) {
+    let written_end = written_end(input.workload, &component.name);
+    if let Some(end) = written_end.filter(|e| stands(e, run, input.workload)) {
         return with_end(status, end);
     }
     ComponentStatus {
         state: state(input, position, component),
         restart_count: run.map_or(0, |run| i32::try_from(run.restarts).unwrap_or(i32::MAX)),
-        last_termination: run.and_then(|run| run.last.as_ref()).map(terminated),
+        last_termination: run
+            .and_then(|run| run.last.as_ref())
+            .map(|ended| terminated(ended, None)),
         ..status
     }
 }
 
 /// Whether what is written of a command that has ended for good is still so: this host has not run it since. The next agent
 /// goes by it, so nothing that happens on the way to serving may take its place: the command would be run again.
-fn stands(written: &ComponentStatus, run: Option<&Run>) -> bool {
+fn stands(written: &ComponentStatus, run: Option<&Run>, workload: &api::Workload) -> bool {
     match run.map(|run| &run.state) {
         None | Some(RunState::Held) => true,
-        Some(RunState::Ended(ended)) => written.state.terminated == Some(terminated(ended)),
+        Some(RunState::Ended(ended)) => {
+            written.state.terminated == Some(terminated(ended, restarted_at(workload)))
+        }
         Some(RunState::Running { .. } | RunState::BackingOff { .. }) => false,
     }
 }
@@ -124,12 +129,14 @@ fn state(input: &StatusInput<'_>, position: &Position<'_>, component: &Component
     let run = component.run.as_ref();
     let observed = input.observed;
     if let Some(ended) = run.and_then(Run::ended) {
-        // The end of an older generation's run must not pass for the newer one's: that one is still to be run.
-        if observed.is_some_and(|o| o.generation != position.generation) {
+        // The end of an older generation's run must not pass for the newer one's: that one is still to be run. Nor must that of
+        // a run before a restart was asked for.
+        let now = (position.generation, stamp(input.workload));
+        if observed.is_some_and(|o| (o.generation, o.stamp) != now) {
             return waiting(position, &component.name);
         }
         return State {
-            terminated: Some(terminated(ended)),
+            terminated: Some(terminated(ended, restarted_at(input.workload))),
             ..State::default()
         };
     }
@@ -181,12 +188,13 @@ fn of_run(run: &Run) -> State {
     }
 }
 
-fn terminated(ended: &Ended) -> Terminated {
+fn terminated(ended: &Ended, restarted_at: Option<&str>) -> Terminated {
     Terminated {
         reason: Reason::from(&ended.exit).as_str().to_owned(),
         exit_code: ended.exit.code(),
         message: end_message(&ended.exit),
         finished_at: Some(Time(time::seconds(ended.at))),
+        restarted_at: restarted_at.map(str::to_owned),
     }
 }
 

@@ -49,6 +49,7 @@ fn observed(generation: i64, progress: Progress, serving: Option<i64>) -> Observ
     Observed {
         id: "uid-1".into(),
         generation,
+        stamp: 0,
         progress,
         serving: serving.map(|generation| Serving {
             generation,

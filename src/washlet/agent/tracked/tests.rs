@@ -29,6 +29,7 @@ fn observed(progress: Progress, state: Option<RunState>) -> Observed {
     Observed {
         id: "uid".into(),
         generation: 1,
+        stamp: 0,
         progress,
         serving,
         components: vec![ComponentState {
