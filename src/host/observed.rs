@@ -16,7 +16,7 @@ pub struct Observed {
     pub id: WorkloadId,
     /// The generation that the host acts on: the newest that it was given.
     pub generation: i64,
-    /// Its [`spec::Workload::stamp`]: the same generation may be started anew.
+    /// Its [`stamp`](crate::spec::Workload::stamp): the same generation may be started anew.
     pub stamp: u64,
     /// How far that generation is.
     pub progress: Progress,
