@@ -189,6 +189,25 @@ async fn what_leaves_the_host_is_answered_by_its_peers_alone() {
 }
 
 #[tokio::test]
+async fn a_peer_stays_where_another_one_cannot_be_had() {
+    let (server, at) = server().await;
+    let port = format!("{}/udp", server.local_addr().unwrap().port());
+    let network = Network::default();
+    // The system refuses that one, which is a broadcast.
+    let broadcast = "255.255.255.255:9";
+    let component = guest(&network, Role::Component, &[broadcast], &[], &[&port]);
+    let client = component.udp();
+    connect(&client, &at).unwrap();
+    send(&client, None, b"ping").unwrap();
+    let (_, from) = server.recv_from(&mut [0; 8]).await.unwrap();
+    assert!(connect(&client, broadcast).is_err());
+    assert_eq!(component.denied(), 0, "it was granted");
+    assert_eq!(client.remote_address().unwrap(), address(&at));
+    send(&client, None, b"ping").unwrap();
+    assert_eq!(server.recv_from(&mut [0; 8]).await.unwrap().1, from);
+}
+
+#[tokio::test]
 async fn datagrams_need_a_rule_that_fits() {
     let (server, at) = server().await;
     let port = server.local_addr().unwrap().port();
