@@ -29,7 +29,7 @@ use wasmtime::component::{Component, Linker};
 use crate::{content::Fetched, spec::Digest, wit::World};
 
 pub use builder::{EngineBuilder, EngineError, Pooling};
-pub use compile::CompileError;
+pub use compile::{CompileError, CompilerProcess, compile_worker};
 pub use compose::{Composition, Wire};
 pub use limits::{InstanceLimits, Refusal, SharedMemory};
 pub use memo::Memo;

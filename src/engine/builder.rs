@@ -9,7 +9,12 @@ use std::{
 };
 
 use super::{
-    Engine, Flavor, Inner, Room, cache::Cache, compile::Compiler, config, metered::Metered, ticker,
+    Engine, Flavor, Inner, Room,
+    cache::Cache,
+    compile::{Compiler, CompilerProcess},
+    config,
+    metered::Metered,
+    ticker,
 };
 
 /// Whether instances come from a pool of slots that are mapped ahead of time.
@@ -32,6 +37,7 @@ pub struct EngineBuilder {
     max_instances: u32,
     max_memory: u64,
     compile_threads: Option<NonZeroUsize>,
+    compiler_process: Option<CompilerProcess>,
     pooling: Pooling,
 }
 
@@ -71,6 +77,7 @@ impl Default for EngineBuilder {
             max_instances: config::DEFAULT_INSTANCES,
             max_memory: config::DEFAULT_MEMORY,
             compile_threads: None,
+            compiler_process: None,
             pooling: Pooling::default(),
         }
     }
@@ -110,6 +117,13 @@ impl EngineBuilder {
         self
     }
 
+    /// Compiles in other processes, within limits: whoever runs components of others should. By default compiling is done in
+    /// this process, where a component of 300 KB can make it take gigabytes of memory, and minutes.
+    pub fn compile_apart(mut self, process: CompilerProcess) -> Self {
+        self.compiler_process = Some(process);
+        self
+    }
+
     /// Whether instances come from a pool.
     pub fn pooling(mut self, pooling: Pooling) -> Self {
         self.pooling = pooling;
@@ -136,8 +150,9 @@ impl EngineBuilder {
         let threads = self
             .compile_threads
             .or_else(|| thread::available_parallelism().ok())
-            .map_or(1, NonZeroUsize::get);
-        let compiler = Compiler::new(cache, threads).map_err(EngineError::Thread)?;
+            .unwrap_or(NonZeroUsize::MIN);
+        let compiler =
+            Compiler::new(cache, threads, self.compiler_process).map_err(EngineError::Thread)?;
         Ok(Engine(Arc::new(Inner {
             pooled: plain.pooled && concurrent.pooled,
             plain: plain.engine,

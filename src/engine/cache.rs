@@ -91,29 +91,32 @@ impl Cache {
             Err(error) => return Err(error.into()),
         };
         verify(&file)?;
-        deserialize(engine, path)
+        deserialize_file(engine, path)
             .map(Some)
             .map_err(CacheError::Refused)
     }
 
-    /// Writes a component's machine code and maps it from there, so that the pages are the file's and can be dropped by the
-    /// system when memory is short.
+    /// Writes machine code that a compiler has just made, and maps it from there, so that the pages are the file's and can be
+    /// dropped by the system when memory is short.
     ///
     /// # Errors
     /// [`CacheError`]: nothing was written, or what was written cannot be used.
-    pub fn store(path: &Path, component: &Component) -> Result<Component, CacheError> {
-        let code = component.serialize().map_err(CacheError::Refused)?;
+    pub fn store(
+        path: &Path,
+        engine: &wasmtime::Engine,
+        code: &[u8],
+    ) -> Result<Component, CacheError> {
         let directory = path.parent().unwrap_or(Path::new("."));
         let mut file = tempfile::Builder::new()
             .prefix(".writing-")
             .tempfile_in(directory)?;
-        file.write_all(&code)?;
+        file.write_all(code)?;
         file.write_all(&MAGIC)?;
-        file.write_all(&crc32fast::hash(&code).to_le_bytes())?;
+        file.write_all(&crc32fast::hash(code).to_le_bytes())?;
         // Before the name appears: after a power cut it must not name a file of zeroes.
         file.as_file().sync_data()?;
         file.persist(path).map_err(|error| error.error)?;
-        deserialize(component.engine(), path).map_err(CacheError::Refused)
+        deserialize_file(engine, path).map_err(CacheError::Refused)
     }
 }
 
@@ -170,12 +173,24 @@ fn verify(mut file: &File) -> Result<(), CacheError> {
     unsafe_code,
     reason = "Wasmtime cannot prove that a file is its own; the directory's owner and mode do"
 )]
-fn deserialize(engine: &wasmtime::Engine, path: &Path) -> wasmtime::Result<Component> {
+fn deserialize_file(engine: &wasmtime::Engine, path: &Path) -> wasmtime::Result<Component> {
     // SAFETY: the file must have been written by Wasmtime and must not change while it is mapped. Only this user can write to
     // the directory (`Cache::open`), `Cache::store` puts only what Wasmtime serialised there, by renaming a finished file, so
     // that a file that is mapped is never written to again; and its checksum has just been compared, or it has just been
     // written. Wasmtime itself refuses what another version, configuration or processor made.
     unsafe { Component::deserialize_file(engine, path) }
+}
+
+/// Makes machine code ready to run that a compiler has just made.
+#[expect(
+    unsafe_code,
+    reason = "Wasmtime cannot prove that bytes are its own; they come from it, or from a process that the host's owner named"
+)]
+pub(super) fn deserialize(engine: &wasmtime::Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: the bytes must have been made by Wasmtime. They were, by this process or by one whose program is to be trusted as
+    // this one's own (`CompilerProcess`), whose standard output nobody else has. Wasmtime itself refuses what another version,
+    // configuration or processor made.
+    unsafe { Component::deserialize(engine, code) }
 }
 
 /// A hasher whose result is the same in every process.

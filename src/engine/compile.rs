@@ -1,11 +1,15 @@
 //! From bytes to machine code: once for each digest, on threads of their own, through the cache on disk. Components that are
 //! linked to each other are one component here, with a digest of its own.
 
+mod error;
+mod process;
+mod worker;
+
 use std::{
     collections::HashMap,
     io,
+    num::NonZeroUsize,
     panic::{self, AssertUnwindSafe},
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
@@ -20,138 +24,35 @@ use wasmtime::component::Component;
 
 use super::{
     Compiled, CompiledParts, Engine, Flavor,
-    cache::Cache,
+    cache::{self, Cache},
     compose::Composition,
     inspect::{self, Preamble},
     memo::Memo,
     nice,
 };
-use crate::{
-    content::Content,
-    fault::{Class, Fault, Reason, Stage},
-    spec::{Digest, Source},
-    wit::World,
-};
+use crate::{content::Content, spec::Digest, wit::World};
 
-/// Bytes could not be made a component that runs. Every variant but [`CompileError::Unreadable`] and
-/// [`CompileError::Cancelled`] is the same at each try.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum CompileError {
-    /// There is nothing.
-    #[error("it is empty")]
-    Empty,
-    /// The bytes are not WebAssembly.
-    #[error("it is not WebAssembly: it begins with `{start}`")]
-    NotWasm {
-        /// The first bytes, escaped.
-        start: String,
-    },
-    /// A core module, which says nothing about interfaces.
-    #[error(
-        "it is a core module, not a component: build it with `--target wasm32-wasip2`, \
-         or wrap it with `wasm-tools component new`"
-    )]
-    CoreModule,
-    /// Wasmtime refuses the component.
-    #[error("Wasmtime cannot compile it: {0}")]
-    Refused(String),
-    /// The bytes that were fetched are no longer there.
-    #[error("{} cannot be read", path.display())]
-    Unreadable {
-        /// Where they were.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: Arc<io::Error>,
-    },
-    /// One of the components of a composition is at fault.
-    #[error("{error}")]
-    Part {
-        /// The part, by its index.
-        index: usize,
-        /// What is wrong with it.
-        error: Box<CompileError>,
-    },
-    /// What one component exports is not what the other one imports by that name.
-    #[error("its import {import} is not what the export {export} gives: {why}")]
-    Unfit {
-        /// The part that imports, by its index.
-        importer: usize,
-        /// The part that exports, by its index.
-        exporter: usize,
-        /// The import's name.
-        import: String,
-        /// The export's name.
-        export: String,
-        /// How they differ.
-        why: String,
-    },
-    /// The components cannot be linked into one.
-    #[error("the components cannot be linked into one: {0}")]
-    Uncomposable(String),
-    /// It is to be counted what the component executes, and there can be no engine that does.
-    #[error("there can be no engine that counts fuel: {0}")]
-    NotMetered(String),
-    /// The process is ending.
-    #[error("the compile was given up because the process is ending")]
-    Cancelled,
-}
+use process::Processes;
 
-impl CompileError {
-    /// The word for it.
-    #[must_use]
-    pub const fn reason(&self) -> Reason {
-        match self {
-            Self::Empty | Self::NotWasm { .. } | Self::CoreModule => Reason::NotAComponent,
-            Self::Refused(_) | Self::Unreadable { .. } | Self::NotMetered(_) | Self::Cancelled => {
-                Reason::CompileFailed
-            }
-            Self::Unfit { .. } | Self::Uncomposable(_) => Reason::ImportNotSatisfied,
-            Self::Part { error, .. } => error.reason(),
-        }
-    }
-
-    /// Whether another try may help.
-    #[must_use]
-    pub const fn class(&self) -> Class {
-        match self {
-            Self::Unreadable { .. } | Self::Cancelled => Class::Retry,
-            Self::Part { error, .. } => error.class(),
-            _ => Class::Terminal,
-        }
-    }
-
-    const fn stage(&self) -> Stage {
-        match self {
-            Self::Unfit { .. } | Self::Uncomposable(_) => Stage::Link,
-            _ => Stage::Compile,
-        }
-    }
-
-    /// The fault of the component `name` that came from `source`.
-    #[must_use]
-    pub fn fault(&self, name: &Arc<str>, source: &Source) -> Fault {
-        let cause = match self {
-            Self::Unreadable { source, .. } => format!(": {source}"),
-            _ => String::new(),
-        };
-        let message = format!(
-            "component \"{name}\" ({}): {self}{cause}",
-            source.describe()
-        );
-        Fault::new(self.stage(), self.reason(), message)
-            .class(self.class())
-            .of_component(name.clone())
-    }
-}
+pub use error::CompileError;
+pub use process::CompilerProcess;
+pub use worker::compile_worker;
 
 /// The compiler's threads, and what they are doing.
 pub(super) struct Compiler {
     cache: Option<Cache>,
     threads: Arc<ThreadPool>,
-    permits: Arc<Semaphore>,
+    machine: Machine,
     known: Arc<Mutex<Known>>,
+}
+
+/// What makes machine code.
+#[derive(Clone)]
+enum Machine {
+    /// The threads, so many at a time.
+    Here(Arc<Semaphore>),
+    /// Other processes.
+    Apart(Processes),
 }
 
 type Outcome = Result<Compiled, CompileError>;
@@ -167,9 +68,13 @@ struct Known {
 }
 
 impl Compiler {
-    pub fn new(cache: Option<Cache>, threads: usize) -> io::Result<Self> {
+    pub fn new(
+        cache: Option<Cache>,
+        threads: NonZeroUsize,
+        process: Option<CompilerProcess>,
+    ) -> io::Result<Self> {
         let pool = ThreadPoolBuilder::new()
-            .num_threads(threads)
+            .num_threads(threads.get())
             .thread_name(|index| format!("washlet-cc-{index}"))
             .start_handler(|_| yield_to_others())
             .build()
@@ -177,7 +82,10 @@ impl Compiler {
         Ok(Self {
             cache,
             threads: Arc::new(pool),
-            permits: Arc::new(Semaphore::new(threads)),
+            machine: match process {
+                Some(process) => Machine::Apart(Processes::new(process, threads)),
+                None => Machine::Here(Arc::new(Semaphore::new(threads.get()))),
+            },
             known: Arc::default(),
         })
     }
@@ -209,7 +117,7 @@ impl Compiler {
             input,
             cache: self.cache.clone(),
             threads: self.threads.clone(),
-            permits: self.permits.clone(),
+            machine: self.machine.clone(),
         };
         let known = self.known.clone();
         let task = tokio::spawn(async move {
@@ -245,6 +153,13 @@ impl Input {
             Self::Many(composition) => composition.bytes().map(Bytes::from),
         }
     }
+
+    /// The bytes, and which engine they are for.
+    fn read(&self, metered: bool) -> Result<(Bytes, Flavor), CompileError> {
+        let bytes = self.bytes()?;
+        let flavor = inspect::flavor(&bytes);
+        Ok((bytes, if metered { flavor.metered() } else { flavor }))
+    }
 }
 
 /// One compile.
@@ -254,7 +169,7 @@ struct Job {
     input: Input,
     cache: Option<Cache>,
     threads: Arc<ThreadPool>,
-    permits: Arc<Semaphore>,
+    machine: Machine,
 }
 
 impl Job {
@@ -265,7 +180,7 @@ impl Job {
             input,
             cache,
             threads,
-            permits,
+            machine,
         } = self;
         if let Some(cache) = cache.clone() {
             let (engine, wanted) = (engine.clone(), digest.clone());
@@ -275,23 +190,54 @@ impl Job {
                 return Ok(finish(digest, component, flavor));
             }
         }
-        let permit = permits
-            .acquire_owned()
-            .await
-            .map_err(|_| CompileError::Cancelled)?;
-        let (sender, receiver) = oneshot::channel();
-        threads.spawn(move || {
-            // A panic of the compiler is this component's failure, not the process'.
-            let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
-                compile(&engine, (digest, metered), &input, cache.as_ref())
-            }));
-            drop(permit);
-            let _ = sender.send(outcome.unwrap_or_else(|_| {
+        let composed = matches!(input, Input::Many(_));
+        let made = match machine {
+            Machine::Here(places) => {
+                let _place = places
+                    .acquire()
+                    .await
+                    .map_err(|_| CompileError::Cancelled)?;
+                let engine = engine.clone();
+                on(&threads, move || {
+                    let (bytes, flavor) = input.read(metered)?;
+                    let code = engine.made(flavor)?.precompile_component(&bytes);
+                    let code = code.map_err(|error| CompileError::Refused(format!("{error:#}")))?;
+                    Ok((code, flavor))
+                })
+                .await
+            }
+            Machine::Apart(processes) => {
+                let (bytes, flavor) = on(&threads, move || input.read(metered)).await?;
+                let code = processes.compile(flavor, &bytes).await;
+                code.map(|code| (code, flavor))
+            }
+        };
+        let (code, flavor) = made.map_err(|error| match error {
+            // Each part is valid by itself.
+            CompileError::Refused(why) if composed => CompileError::Uncomposable(why),
+            error => error,
+        })?;
+        on(&threads, move || {
+            keep(&engine, (digest, flavor), &code, cache.as_ref())
+        })
+        .await
+    }
+}
+
+/// Does something on the compiler's threads. A panic of it is this component's failure, not the process'.
+async fn on<T: Send + 'static>(
+    threads: &ThreadPool,
+    work: impl FnOnce() -> Result<T, CompileError> + Send + 'static,
+) -> Result<T, CompileError> {
+    let (sender, receiver) = oneshot::channel();
+    threads.spawn(move || {
+        let outcome = panic::catch_unwind(AssertUnwindSafe(work));
+        let _ = sender
+            .send(outcome.unwrap_or_else(|_| {
                 Err(CompileError::Refused("the compiler panicked".to_owned()))
             }));
-        });
-        receiver.await.map_err(|_| CompileError::Cancelled)?
-    }
+    });
+    receiver.await.map_err(|_| CompileError::Cancelled)?
 }
 
 async fn blocking<T: Send + 'static>(
@@ -326,34 +272,27 @@ fn load_cached(
     })
 }
 
-/// Compiles and caches.
-fn compile(
+/// Caches machine code, and makes it ready to run.
+fn keep(
     engine: &Engine,
-    (digest, metered): Key,
-    input: &Input,
+    (digest, flavor): (Digest, Flavor),
+    code: &[u8],
     cache: Option<&Cache>,
 ) -> Outcome {
-    let bytes = input.bytes()?;
-    let mut flavor = inspect::flavor(&bytes);
-    if metered {
-        flavor = flavor.metered();
-    }
     let engine = engine.made(flavor)?;
-    let component = Component::new(engine, &bytes).map_err(|error| {
-        let why = format!("{error:#}");
-        match input {
-            Input::One(_) => CompileError::Refused(why),
-            // Each part is valid by itself.
-            Input::Many(_) => CompileError::Uncomposable(why),
-        }
-    })?;
     let cached = cache.and_then(|cache| {
         let path = cache.path(&digest, flavor, engine);
-        Cache::store(&path, &component)
+        Cache::store(&path, engine, code)
             .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "machine code is not cached"))
             .ok()
     });
-    Ok(finish(digest, cached.unwrap_or(component), flavor))
+    let component = match cached {
+        Some(component) => component,
+        None => cache::deserialize(engine, code).map_err(|error| {
+            CompileError::Process(format!("made machine code that is refused: {error:#}"))
+        })?,
+    };
+    Ok(finish(digest, component, flavor))
 }
 
 /// What these bytes import and export, without compiling them.

@@ -68,6 +68,11 @@ pub(super) fn engine(
     }
 }
 
+/// An engine that compiles for those of this flavor, and runs nothing.
+pub(super) fn compiler(flavor: Flavor) -> wasmtime::Result<wasmtime::Engine> {
+    on_demand(flavor).map(|configured| configured.engine)
+}
+
 fn on_demand(flavor: Flavor) -> wasmtime::Result<Configured> {
     Ok(Configured {
         engine: wasmtime::Engine::new(&base(flavor))?,

@@ -241,3 +241,85 @@ async fn what_is_counted_is_compiled_and_cached_by_itself() {
     assert_eq!(again.flavor, Flavor::PlainMetered);
     assert_eq!(names(), written);
 }
+
+/// A compiler that is a script of the shell, and what became of it.
+async fn compiled_by(script: &str) -> Result<Compiled, CompileError> {
+    let process = CompilerProcess::new("/bin/sh", ["-c", script]);
+    let engine = Engine::builder()
+        .max_instances(4)
+        .compile_apart(process)
+        .build()
+        .unwrap();
+    engine.compile(&fetched(wat(WAT))).await
+}
+
+#[tokio::test]
+async fn a_compilers_process_that_fails_says_why() {
+    let cases = [
+        // What is wrong with the component is the same at each try.
+        (
+            "cat >/dev/null; echo it is bad >&2; exit 3",
+            Class::Terminal,
+            "cannot compile it: it is bad",
+        ),
+        (
+            "echo thread panicked at here >&2; exit 101",
+            Class::Terminal,
+            "panicked: thread panicked at here",
+        ),
+        ("kill -SEGV $$", Class::Terminal, "crashed (signal: 11"),
+        (
+            "echo unhandled out-of-memory error: out of memory >&2; exit 101",
+            Class::Terminal,
+            "more than 768 MiB",
+        ),
+        (
+            "echo memory allocation of 7 bytes failed >&2; kill -ABRT $$",
+            Class::Terminal,
+            "more than 768 MiB",
+        ),
+        (
+            "kill -XCPU $$",
+            Class::Terminal,
+            "more than 300 s of processor time",
+        ),
+        // What befell the process may not do so again.
+        ("kill -KILL $$", Class::Retry, "signal: 9"),
+        ("exit 1", Class::Retry, "exit status: 1"),
+        (
+            "cat >/dev/null; echo no machine code",
+            Class::Retry,
+            "is refused",
+        ),
+    ];
+    for (script, class, text) in cases {
+        let error = compiled_by(script).await.unwrap_err();
+        let said = error.to_string();
+        assert_eq!(
+            (error.class(), error.reason()),
+            (class, Reason::CompileFailed),
+            "{script}: {said}"
+        );
+        assert!(said.contains(text), "{script}: {said}");
+    }
+    let process = CompilerProcess::new("/nonexistent", [""; 0]);
+    let engine = Engine::builder().compile_apart(process).build().unwrap();
+    let error = engine.compile(&fetched(wat(WAT))).await.unwrap_err();
+    assert_eq!(error.class(), Class::Retry);
+    assert!(error.to_string().contains("cannot be started"), "{error}");
+}
+
+/// A compiler that talks without end, or does not listen, holds up nothing.
+#[tokio::test]
+async fn a_compilers_process_may_say_or_hear_too_much_or_too_little() {
+    let error = compiled_by("yes >&2 & yes | head -c 3000000; kill $!; exit 3").await;
+    assert!(matches!(error, Err(CompileError::Refused(why)) if why.len() <= 4096));
+    let deaf = CompilerProcess::new("/bin/sh", ["-c", "exec <&-; sleep 0.1; exit 3"]);
+    let engine = Engine::builder().compile_apart(deaf).build().unwrap();
+    let mut bytes = wat(WAT);
+    // A custom section that fills any pipe.
+    bytes.extend([0, 0x80, 0x80, 0x40, 0]);
+    bytes.resize(bytes.len() + (1 << 20) - 1, 0);
+    let error = engine.compile(&fetched(bytes)).await.unwrap_err();
+    assert!(matches!(error, CompileError::Refused(_)), "{error}");
+}

@@ -45,7 +45,9 @@ use super::{
     shutdown::Shutdown,
     standard::{Http, SetupError, Standard},
 };
-use crate::{host::Host, plugin::wasi_http::HttpServer, spec::BlockedNetwork};
+use crate::{
+    engine::CompilerProcess, host::Host, plugin::wasi_http::HttpServer, spec::BlockedNetwork,
+};
 
 pub use machine::Memory;
 
@@ -87,8 +89,12 @@ pub struct Config {
     pub host_labels: BTreeMap<String, String>,
     /// Networks that no component may connect to.
     pub block_networks: Vec<BlockedNetwork>,
-    /// What workloads may use in all; none means what the agent may use, less what it needs for itself.
+    /// What workloads may use in all; none means what the agent may use, less what it needs for itself and to compile.
     pub memory: Option<Memory>,
+    /// Where components are compiled; none means in this process, which a component can fill.
+    pub compiler: Option<CompilerProcess>,
+    /// What compiling may use in all; none means half of what the agent may use, and at most 1 GiB.
+    pub compile_memory: Option<Memory>,
 }
 
 /// The agent cannot start.
@@ -161,7 +167,12 @@ impl Agent {
                     addr: config.admin_listen,
                     source,
                 })?;
+        let compile_memory = config.compile_memory.unwrap_or_else(Memory::for_compiling);
+        let compiler = config
+            .compiler
+            .map(|c| c.max_memory(compile_memory.bytes()));
         let standard = Standard {
+            compiler,
             id: Some(&config.node_name),
             http: config.http,
             state_dir: state.path(),
@@ -178,7 +189,9 @@ impl Agent {
             addresses: advertised,
             environment: config.environment,
             labels: config.host_labels,
-            memory: config.memory.or_else(Memory::of_this_agent),
+            memory: config
+                .memory
+                .or_else(|| Memory::of_workloads(compile_memory)),
             interfaces: started
                 .host
                 .offers()

@@ -25,6 +25,7 @@ use super::{
     standard::{Http, SetupError, Standard},
 };
 use crate::{
+    engine::CompilerProcess,
     host::Host,
     spec::{self, BlockedNetwork},
 };
@@ -54,6 +55,8 @@ pub struct Config {
     pub allow_host_loopback: bool,
     /// Networks that no component may connect to.
     pub block_networks: Vec<BlockedNetwork>,
+    /// Where components are compiled, and within which limits; none means in this process.
+    pub compiler: Option<CompilerProcess>,
     /// Whether to take over changed files; never with standard input among the paths.
     pub watch: bool,
     /// The terminal for the live table; without one, plain lines are printed.
@@ -95,6 +98,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<u8, RunError> {
         .clone()
         .unwrap_or_else(|| temporary.path().to_owned());
     let standard = Standard {
+        compiler: config.compiler,
         block_networks: config.block_networks,
         id: None,
         http: config.http,

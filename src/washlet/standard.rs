@@ -9,7 +9,7 @@ use std::{
 
 use super::convert::{QuantityError, bytes};
 use crate::{
-    engine::{Engine, EngineError},
+    engine::{CompilerProcess, Engine, EngineError},
     host::{BuildError, Host, HostBuilder, StartError},
     oci::{Puller, PullerConfig, StoreError},
     plugin::{
@@ -90,6 +90,8 @@ pub(super) struct Standard<'a> {
     /// Where images and compiled code are kept.
     pub state_dir: &'a Path,
     pub registry_certs_dir: Option<PathBuf>,
+    /// Where components are compiled; none means in this process.
+    pub compiler: Option<CompilerProcess>,
     /// Directories below which `hostPath` volumes are allowed.
     pub host_path_roots: Vec<PathBuf>,
     pub allow_host_loopback: bool,
@@ -113,9 +115,11 @@ pub(super) struct Started {
 impl Standard<'_> {
     /// Starts it.
     pub async fn start(self) -> Result<Started, SetupError> {
-        let engine = Engine::builder()
-            .cache_dir(self.state_dir.join("compiled"))
-            .build()?;
+        let mut engine = Engine::builder().cache_dir(self.state_dir.join("compiled"));
+        if let Some(compiler) = self.compiler {
+            engine = engine.compile_apart(compiler);
+        }
+        let engine = engine.build()?;
         let images = Arc::new(Puller::new(PullerConfig {
             certs_dir: self.registry_certs_dir,
             ..PullerConfig::new(self.state_dir.join("images"))

@@ -5,6 +5,7 @@
 //! - `images`: what the registry has, or has not.
 //! - `tenants`: who may have an image that is on the node.
 //! - `linking`: bytes, imports, exports.
+//! - `compiling`: what takes too much, and a compiler that is killed.
 //! - `config`: ConfigMaps and Secrets, and the right to read them.
 //! - `spec`: what the schema could not refuse.
 //! - `routes`: two claims of one route.
@@ -13,6 +14,7 @@
 //! - `admission`: what the API server refuses, and what it explains.
 
 mod admission;
+mod compiling;
 mod config;
 mod images;
 mod linking;

@@ -10,6 +10,7 @@ use std::{
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use wash_runtime::{
+    engine::CompilerProcess,
     plugin::wasi_http::TlsFiles,
     spec::BlockedNetwork,
     washlet::{Http, MaxBody, agent, controller, probe, run},
@@ -41,6 +42,12 @@ pub enum Command {
     Run(RunArgs),
     /// Print the CustomResourceDefinitions as YAML.
     Crds(CrdArgs),
+    /// Compile one component: what this program starts of itself.
+    #[command(hide = true)]
+    Compile {
+        /// As the library says it.
+        order: Vec<String>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -110,7 +117,8 @@ pub struct AgentArgs {
     #[arg(long = "host-label", value_name = "KEY=VALUE", value_parser = label, help_heading = "Scheduling")]
     pub host_labels: Vec<(String, String)>,
 
-    /// What Workloads may use in all, for example `4Gi` [default: this process's or else the machine's limit, less 128Mi].
+    /// What Workloads may use in all, for example `4Gi` [default: this process's or else the machine's limit, less 128Mi and
+    /// --compile-memory].
     #[arg(
         long,
         env = "WASHLET_MEMORY",
@@ -118,6 +126,16 @@ pub struct AgentArgs {
         help_heading = "Scheduling"
     )]
     pub memory: Option<agent::Memory>,
+
+    /// What compiling may use in all, for example `1Gi`: three quarters of it for a component that needs much, as one with an
+    /// interpreter in it does [default: half of this process's or else the machine's limit, and at most 1Gi].
+    #[arg(
+        long,
+        env = "WASHLET_COMPILE_MEMORY",
+        value_name = "QUANTITY",
+        help_heading = "Scheduling"
+    )]
+    pub compile_memory: Option<agent::Memory>,
 
     /// Where images and compiled code are kept.
     #[arg(long, default_value = "/var/lib/washlet", help_heading = "Storage")]
@@ -294,6 +312,7 @@ impl AgentArgs {
             environment,
             host_labels,
             memory,
+            compile_memory,
             state_dir,
             registry_certs_dir,
             host_path_roots,
@@ -301,6 +320,8 @@ impl AgentArgs {
             block_networks,
         } = self;
         agent::Config {
+            compiler: compiler(),
+            compile_memory,
             node_name,
             system_namespace,
             kubeconfig,
@@ -318,6 +339,11 @@ impl AgentArgs {
             memory,
         }
     }
+}
+
+/// This program once more, for each component.
+fn compiler() -> Option<CompilerProcess> {
+    CompilerProcess::this_program(["compile"]).ok()
 }
 
 impl ProbeArgs {
@@ -359,6 +385,7 @@ impl RunArgs {
             no_watch,
         } = self;
         run::Config {
+            compiler: compiler(),
             paths,
             http: http.config(http_listen),
             state_dir,
@@ -425,6 +452,7 @@ mod tests {
         for (flag, part) in [
             ("--advertise-address=host", "--advertise-address"),
             ("--memory=1GB", "64Mi"),
+            ("--compile-memory=1GB", "64Mi"),
             ("--host-label=a", "KEY=VALUE"),
             ("--environment=a b", "no word"),
             ("--https-listen=127.0.0.1:0", "--tls-cert"),

@@ -8,8 +8,11 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
-use wash_runtime::washlet::{
-    agent::Agent, api, controller::Controller, probe, run, run::Screen, shutdown::Shutdown,
+use wash_runtime::{
+    engine::compile_worker,
+    washlet::{
+        agent::Agent, api, controller::Controller, probe, run, run::Screen, shutdown::Shutdown,
+    },
 };
 
 use args::{Args, Command, CrdArgs, LogFormat};
@@ -32,8 +35,10 @@ fn main() -> ExitCode {
 }
 
 fn start(args: Args) -> anyhow::Result<ExitCode> {
-    if let Command::Crds(crds) = &args.command {
-        return print_crds(crds).map(|()| ExitCode::SUCCESS);
+    match &args.command {
+        Command::Crds(crds) => return print_crds(crds).map(|()| ExitCode::SUCCESS),
+        Command::Compile { order } => return Ok(compile_worker(order)),
+        _ => {}
     }
     // `run` says on standard output what the agent logs; what guests write is shown either way.
     let quiet = matches!(args.command, Command::Run(_) | Command::Probe(_));
@@ -84,7 +89,7 @@ fn start(args: Args) -> anyhow::Result<ExitCode> {
                 }
                 () = shutdown.begun() => anyhow::bail!("asked to stop before all had answered"),
             },
-            Command::Crds(_) => Ok(ExitCode::SUCCESS),
+            Command::Crds(_) | Command::Compile { .. } => Ok(ExitCode::SUCCESS),
         }
     });
     // What is left are tasks that nobody waits for; they end with the process.

@@ -7,7 +7,10 @@ use super::super::convert::{QuantityError, bytes};
 /// What the agent needs for itself; the rest of what it may use is its workloads'.
 const OVERHEAD: u64 = 128 << 20;
 
-/// What workloads may use in all, in bytes; written as a Kubernetes quantity.
+/// What compiling may use in all, in bytes, where there is enough.
+const COMPILING: u64 = 1 << 30;
+
+/// How much memory something may use in all, in bytes; written as a Kubernetes quantity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory(u64);
 
@@ -29,14 +32,32 @@ impl fmt::Display for Memory {
 }
 
 impl Memory {
-    /// What the agent itself may use, by its control group or else by the machine, less what it needs; none if neither says.
-    pub(super) fn of_this_agent() -> Option<Self> {
-        let groups = read("/proc/self/cgroup").unwrap_or_default();
-        let limit = of_group(Path::new("/sys/fs/cgroup"), &groups);
-        let total = machine_memory().0.and_then(|t| u64::try_from(t).ok());
-        let most = [limit, total].into_iter().flatten().min()?;
-        Some(Self(most.saturating_sub(OVERHEAD) / 1024 * 1024))
+    /// What is left for workloads of what the agent may use, when compiling has its part; none if nobody says how much that is.
+    pub(super) fn of_workloads(compiling: Self) -> Option<Self> {
+        let rest = of_this_process()?
+            .saturating_sub(OVERHEAD)
+            .saturating_sub(compiling.0);
+        Some(Self(rest / 1024 * 1024))
     }
+
+    /// What compiling may use in all: as much as a guest with an interpreter in it needs, if there is twice as much.
+    pub(super) fn for_compiling() -> Self {
+        let half = of_this_process().map_or(COMPILING, |most| most / 2);
+        Self(half.min(COMPILING))
+    }
+
+    /// The same in bytes.
+    pub(crate) const fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+/// What this process may use, by its control group or else by the machine; none if neither says.
+fn of_this_process() -> Option<u64> {
+    let groups = read("/proc/self/cgroup").unwrap_or_default();
+    let limit = of_group(Path::new("/sys/fs/cgroup"), &groups);
+    let total = machine_memory().0.and_then(|t| u64::try_from(t).ok());
+    [limit, total].into_iter().flatten().min()
 }
 
 /// The smallest limit of a process's control group and of those above it. Version 2 has one tree, version 1 one for memory.

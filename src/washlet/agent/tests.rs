@@ -22,6 +22,8 @@ fn config(listen: &str, advertise: &[&str]) -> Config {
         environment: None,
         host_labels: BTreeMap::new(),
         memory: None,
+        compiler: None,
+        compile_memory: None,
     }
 }
 
