@@ -35,7 +35,6 @@ pub use limits::{InstanceLimits, Refusal, SharedMemory};
 pub use memo::Memo;
 pub use room::{Full, Place, Room};
 pub use ticker::TICK;
-#[cfg(feature = "wasi-http")]
 pub(crate) use ticker::ticks;
 
 /// Which of the engines a component was compiled for.

@@ -5,6 +5,11 @@
 //! [`Binding`], made from the workload's configuration; dropping it is the unbind. The *instance*: a [`Slot`], shared by all
 //! instances of a component and read by type, so that a host call costs no lookup by name. The *call*: the host function.
 
+#[cfg_attr(
+    not(feature = "wasi-http"),
+    allow(dead_code, reason = "requests use all of it")
+)]
+mod lane;
 mod notices;
 mod run;
 mod store;

@@ -22,7 +22,6 @@ pub const TICK: Duration = Duration::from_millis(5);
 static TICKS: AtomicU64 = AtomicU64::new(0);
 
 /// How often a clock has ticked. Cheap enough for each time that a guest is given a thread.
-#[cfg(feature = "wasi-http")]
 pub fn ticks() -> u64 {
     TICKS.load(Ordering::Relaxed)
 }

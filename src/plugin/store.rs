@@ -154,8 +154,7 @@ impl StoreTemplate {
         // Tokio's own way to yield: the thread looks at its sockets before the guest goes on. Wasmtime's would put the guest
         // back into the queue at once, and sockets would be looked at only after dozens of its ticks.
         store.epoch_deadline_callback(|_| {
-            #[cfg(feature = "wasi-http")]
-            if !super::wasi_http::slice_is_over() {
+            if !super::lane::slice_is_over() {
                 return Ok(UpdateDeadline::Continue(1));
             }
             Ok(UpdateDeadline::YieldCustom(

@@ -12,10 +12,19 @@ mod restart;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    num::NonZeroUsize,
+    sync::{Arc, OnceLock},
+    thread,
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, oneshot},
+    task::{JoinHandle, unconstrained},
+};
 use wasmtime::component::Linker;
 
 use self::{
@@ -25,6 +34,7 @@ use self::{
 use super::{
     BindRequest, Binding, ComponentFacts, HostPlugin, Linked, Run, RunState, StoreState,
     interface_ids,
+    lane::{Lane, Laned, SlowLane},
 };
 use crate::{
     fault::{Class, Fault, Reason, Stage},
@@ -36,19 +46,40 @@ const RUN_2: &str = "wasi:cli/run@0.2.12";
 const RUN_3: &str = "wasi:cli/run@0.3.0";
 
 /// Runs commands.
-#[derive(Clone, Copy)]
 pub(crate) struct WasiCli {
     /// Lets the time between two runs pass.
     sleep: Sleep,
+    /// Made for the first command; none inside if its threads cannot be started.
+    slow: OnceLock<Option<SlowLane>>,
 }
 
 type Sleep = fn(Duration) -> BoxFuture<'static, ()>;
 
 impl Default for WasiCli {
     fn default() -> Self {
+        Self::with_sleep(|wait| Box::pin(tokio::time::sleep(wait)))
+    }
+}
+
+impl WasiCli {
+    const fn with_sleep(sleep: Sleep) -> Self {
         Self {
-            sleep: |wait| Box::pin(tokio::time::sleep(wait)),
+            sleep,
+            slow: OnceLock::new(),
         }
+    }
+
+    /// Where a command goes on that takes long at a time.
+    fn slow(&self) -> Option<Handle> {
+        let made = self.slow.get_or_init(|| {
+            let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+            SlowLane::new(threads)
+                .inspect_err(|error| {
+                    tracing::warn!(%error, "no threads of low priority for services and jobs");
+                })
+                .ok()
+        });
+        made.as_ref().and_then(SlowLane::handle)
     }
 }
 
@@ -67,6 +98,7 @@ struct Bound {
     commands: Commands,
     label: Label,
     sleep: Sleep,
+    slow: Option<Handle>,
     /// The generation serves.
     begun: bool,
 }
@@ -86,11 +118,38 @@ struct Planned {
 }
 
 /// Cuts what it runs when it is dropped.
-struct Task(JoinHandle<()>);
+struct Task {
+    handle: JoinHandle<()>,
+    /// Ends with what runs, on whichever thread that is.
+    gone: oneshot::Receiver<()>,
+}
+
+impl Task {
+    /// Runs a command, after the one that was cut.
+    fn start(command: Arc<Command>, cut: Option<Self>, slow: Option<Handle>) -> Self {
+        let (alive, gone) = oneshot::channel();
+        let run = async move {
+            let _alive: oneshot::Sender<()> = alive;
+            if let Some(mut cut) = cut {
+                // An error is what is waited for: nothing is ever sent.
+                let _ = (&mut cut.gone).await;
+            }
+            command.run().await;
+            true
+        };
+        // A turn ends with its slice. Tokio would end those of one that is busy with sockets earlier, and it would never be
+        // found to take long.
+        let run = Laned::single(unconstrained(run), &Lane::new(slow));
+        Self {
+            handle: tokio::spawn(run),
+            gone,
+        }
+    }
+}
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.0.abort();
+        self.handle.abort();
     }
 }
 
@@ -114,14 +173,13 @@ impl HostPlugin for WasiCli {
         &'a self,
         request: BindRequest<'a>,
     ) -> BoxFuture<'a, Result<Box<dyn Binding>, Fault>> {
-        let bound =
-            Bound::new(&request, self.sleep).map(|bound| Box::new(bound) as Box<dyn Binding>);
+        let bound = Bound::new(&request, self).map(|bound| Box::new(bound) as Box<dyn Binding>);
         Box::pin(async move { bound })
     }
 }
 
 impl Bound {
-    fn new(request: &BindRequest<'_>, sleep: Sleep) -> Result<Self, Fault> {
+    fn new(request: &BindRequest<'_>, plugin: &WasiCli) -> Result<Self, Fault> {
         let workload = request.workload;
         check_entries(workload)?;
         let mut planned = Vec::new();
@@ -142,13 +200,18 @@ impl Bound {
         let mut others = request.components.iter().filter(|f| !is_planned(f));
         Ok(Self {
             alone: !others.any(serves_http),
+            slow: if planned.is_empty() {
+                None
+            } else {
+                plugin.slow()
+            },
             planned,
             commands: workload.commands.clone(),
             label: Label {
                 namespace: workload.namespace.as_str().into(),
                 workload: workload.name.as_str().into(),
             },
-            sleep,
+            sleep: plugin.sleep,
             begun: false,
         })
     }
@@ -170,7 +233,7 @@ impl Bound {
                 // Whoever is to run it: it is over.
                 planned.end(finished.ended.clone());
             } else if !self.commands.held {
-                planned.start();
+                planned.start(&self.slow);
             }
         }
     }
@@ -215,7 +278,7 @@ impl Planned {
 
     fn hold(&mut self) {
         if let Some(task) = self.task.take() {
-            task.0.abort();
+            task.handle.abort();
             self.cut = Some(task);
         }
     }
@@ -224,18 +287,10 @@ impl Planned {
         self.state.change(|run| run.state = RunState::Ended(ended));
     }
 
-    fn start(&mut self) {
-        let Some(command) = self.command.clone() else {
-            return;
-        };
-        let cut = self.cut.take();
-        self.task = Some(Task(tokio::spawn(async move {
-            if let Some(mut cut) = cut {
-                // An error is what is waited for: it was cut.
-                let _ = (&mut cut.0).await;
-            }
-            command.run().await;
-        })));
+    fn start(&mut self, slow: &Option<Handle>) {
+        if let Some(command) = self.command.clone() {
+            self.task = Some(Task::start(command, self.cut.take(), slow.clone()));
+        }
     }
 
     /// Why the workload does not answer, if it is for this command.

@@ -26,7 +26,6 @@ mod guest;
 mod handler;
 mod http2;
 mod instances;
-mod lane;
 mod limit;
 mod listen;
 mod outbox;
@@ -64,7 +63,6 @@ use serve::Ingress;
 pub use counters::{HttpSnapshot, RefusedSnapshot};
 pub use egress::EgressSnapshot;
 pub(super) use egress::{HttpState, denial_counter};
-pub(super) use lane::slice_is_over;
 pub use tls::TlsFiles;
 #[cfg_attr(
     not(feature = "washlet"),

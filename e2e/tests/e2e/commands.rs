@@ -1,6 +1,10 @@
 //! Services and jobs: they run, end, and are started again.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use kube::api::DynamicObject;
@@ -79,6 +83,69 @@ async fn has_event(ns: &TestNamespace, reason: &str) -> Result<()> {
 /// How often an agent's log has this line of a guest.
 fn printed(agent: &Agent, line: &str) -> Result<usize> {
     Ok(agent.log()?.matches(line).count())
+}
+
+/// A thread of a process.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Thread {
+    /// Processor time that it has used, in ticks of the system's.
+    used: i64,
+    nice: i64,
+    name: String,
+}
+
+/// The thread of a process that has used most processor time.
+fn busiest(process: u32) -> Result<Thread> {
+    let mut threads = Vec::new();
+    let tasks = Path::new("/proc").join(process.to_string()).join("task");
+    for task in fs::read_dir(tasks)? {
+        // One that has ended meanwhile was not the busiest.
+        let Ok(stat) = fs::read_to_string(task?.path().join("stat")) else {
+            continue;
+        };
+        // Its name is in parentheses, and may have any in it.
+        let (head, rest) = stat.rsplit_once(')').context("no name")?;
+        let (_, name) = head.split_once('(').context("no name")?;
+        // The first after the name is the field 3; user and system time are 14 and 15, the niceness is 19.
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        let field = |number: usize| -> Result<i64> {
+            Ok(fields.get(number - 3).context("too few fields")?.parse()?)
+        };
+        threads.push(Thread {
+            used: field(14)? + field(15)?,
+            nice: field(19)?,
+            name: name.to_owned(),
+        });
+    }
+    threads.into_iter().max().context("no thread")
+}
+
+#[tokio::test]
+async fn one_that_does_not_stop_has_what_others_leave() -> Result<()> {
+    with_namespace(async |ns| {
+        let stage = Stage::new(ns).await?;
+        let image = stage.push(ns, "service", "v1").await?;
+        let environment = json!({ "DO": "spin" });
+        ns.apply(workload(&stage, &image, true, environment, json!({})))
+            .await?;
+        until(ns, START, |c| !c["state"]["running"].is_null()).await?;
+        eventually("a thread of low priority for it", HEAL, async || {
+            let found = busiest(stage.agent.id())?;
+            let is_meek = found.name == "washlet-slow" && found.nice >= 10;
+            Ok(if is_meek { Ok(()) } else { Err(found) })
+        })
+        .await?;
+        // It is cut there, too.
+        ns.delete("Workload", "app").await?;
+        eventually("an end of it", HEAL, async || {
+            let before = busiest(stage.agent.id())?;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let after = busiest(stage.agent.id())?;
+            Ok(if before == after { Ok(()) } else { Err(after) })
+        })
+        .await
+    })
+    .await
 }
 
 #[tokio::test]

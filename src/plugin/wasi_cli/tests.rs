@@ -75,7 +75,7 @@ impl Begun {
             40.. => Box::pin(std::future::pending()),
             _ => Box::pin(tokio::task::yield_now()),
         };
-        let mut kit = Kit::new(Arc::new(WasiCli { sleep }));
+        let mut kit = Kit::new(Arc::new(WasiCli::with_sleep(sleep)));
         kit.workload.components[0].memory_limit = Some(16 << 20);
         change(&mut kit.workload);
         let mut bound = kit.link(&engine, bytes).await.unwrap();

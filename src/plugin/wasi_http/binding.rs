@@ -12,7 +12,6 @@ use super::{
     flight::Flight,
     handler::{Export, Handler, Label},
     instances::Instances,
-    lane::Lane,
     route::Route,
     routes::{Claim, Standing, Token},
     serve::Ingress,
@@ -20,7 +19,7 @@ use super::{
 };
 use crate::{
     fault::{Class, Fault, Reason, Stage},
-    plugin::{BindRequest, Binding, ComponentFacts, Linked, Slot, interface_ids},
+    plugin::{BindRequest, Binding, ComponentFacts, Linked, Slot, interface_ids, lane::Lane},
     spec,
     wit::InterfaceId,
 };

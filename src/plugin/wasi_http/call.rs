@@ -27,12 +27,14 @@ use super::{
     guest::call_p2,
     handler::Handler,
     instances::{NoRoom, Proxy},
-    lane::{self, Laned},
     limit,
     outbox::{Outbox, Sent},
     outcome::Outcome,
 };
-use crate::plugin::StoreState;
+use crate::plugin::{
+    StoreState,
+    lane::{self, Laned},
+};
 
 /// What a request's guest and its response share. As long as it lives the request is in flight.
 pub(super) struct Call {

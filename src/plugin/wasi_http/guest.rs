@@ -17,8 +17,8 @@ use wasmtime_wasi_http::{
     p3,
 };
 
-use super::{authority, call::Call, lane, outbox::Filled};
-use crate::plugin::StoreState;
+use super::{authority, call::Call, outbox::Filled};
+use crate::plugin::{StoreState, lane};
 
 /// Whether a request's body was sent to the guest as a whole.
 type Sent = Result<(), wasmtime_wasi_http::Error>;

@@ -8,12 +8,11 @@ use super::{
     counters::{Counters, HttpSnapshot},
     flight::Flight,
     instances::Instances,
-    lane::Lane,
     shared::Shared,
 };
 use crate::{
     fault::{Fault, Reason, Stage},
-    plugin::{Linked, StoreState},
+    plugin::{Linked, StoreState, lane::Lane},
 };
 
 /// One component of one generation, ready to be called.

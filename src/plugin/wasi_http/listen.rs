@@ -24,11 +24,11 @@ use tokio::{
 use super::{
     Options,
     connection::{Connections, Way},
-    lane::{SlowLane, priority},
     ports::Port,
     serve::Ingress,
     tls::{Tls, TlsFiles},
 };
+use crate::plugin::lane::{SlowLane, priority};
 
 /// Connections that the system keeps until they are accepted.
 const BACKLOG: u32 = 1024;

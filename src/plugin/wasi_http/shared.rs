@@ -28,11 +28,10 @@ use super::{
     call::Call,
     handler::{Export, Handler},
     instances::Instances,
-    lane::Laned,
     outcome::Outcome,
     serve::lock,
 };
-use crate::spec;
+use crate::{plugin::lane::Laned, spec};
 
 mod drive;
 

@@ -3,7 +3,8 @@
 //!
 //! A guest begins on the thread of its connection, which is where most end, without a hand-over; unless the last ones of the same
 //! component took long, so that one who asks again and again for what takes long has no part of others' time for each. What a
-//! guest waits for stays where it is: sockets and timers wake it wherever it runs.
+//! guest waits for stays where it is: sockets and timers wake it wherever it runs. Services and jobs, which have no connection,
+//! begin on a thread of the host's runtime.
 
 use std::{
     cell::Cell,
@@ -24,7 +25,7 @@ use tokio::{
 use self::standing::{Record, Standing, Stopwatch};
 use crate::engine::ticks;
 
-pub(super) mod priority;
+pub mod priority;
 mod standing;
 #[cfg(test)]
 mod tests;
@@ -71,7 +72,7 @@ impl Slice {
 
 /// Asked at a tick, when a guest is interrupted: whether it gives way to others. An instance that is kept is interrupted
 /// when it is called for the first time after a tick, however long ago that was; it goes on.
-pub(in crate::plugin) fn slice_is_over() -> bool {
+pub fn slice_is_over() -> bool {
     let now = ticks();
     let slice = SLICE.get().interrupted(now);
     SLICE.set(slice);
@@ -79,12 +80,12 @@ pub(in crate::plugin) fn slice_is_over() -> bool {
 }
 
 /// Whether a guest was interrupted at the end of its slice, in the turn that goes on.
-pub(super) fn is_interrupted() -> bool {
+pub fn is_interrupted() -> bool {
     SLICE.get().over
 }
 
 /// A guest begins that shares its task with others.
-pub(super) fn begin_slice() {
+pub fn begin_slice() {
     SLICE.set(Slice {
         until: ticks() + SLICE_TICKS,
         ..SLICE.get()
@@ -92,17 +93,17 @@ pub(super) fn begin_slice() {
 }
 
 /// The threads of guests that take long.
-pub(super) struct SlowLane(Option<Runtime>);
+pub struct SlowLane(Option<Runtime>);
 
 /// Where the guests of one component run.
-pub(super) struct Lane {
+pub struct Lane {
     /// None if there is only one lane.
     slow: Option<Handle>,
     record: Record,
 }
 
 /// A guest's task.
-pub(super) enum Laned {
+pub enum Laned {
     /// On the thread of its connection.
     Fast(Task),
     /// In the slow lane.
@@ -110,7 +111,7 @@ pub(super) enum Laned {
 }
 
 /// A guest's task, wherever it is.
-pub(super) struct Task {
+pub struct Task {
     /// True if a guest has run.
     work: BoxFuture<'static, bool>,
     lane: Arc<Lane>,
@@ -119,7 +120,7 @@ pub(super) struct Task {
 }
 
 /// A task elsewhere, which may come back; dropping it ends that.
-pub(super) struct Moved(JoinHandle<Option<Task>>);
+pub struct Moved(JoinHandle<Option<Task>>);
 
 impl SlowLane {
     /// As many threads as there are for short requests.
