@@ -157,8 +157,8 @@ impl Engine {
     ///
     /// # Guarantees
     /// The same digest is compiled once, however many ask at the same time, and shared as long as anybody holds it. Compiling
-    /// happens on threads of its own, of low priority; a compile that nobody waits for any more is still finished, for the
-    /// cache. Must be called within a Tokio runtime.
+    /// happens on threads of its own, of low priority, or in [processes](EngineBuilder::compile_apart); a compile that nobody
+    /// waits for any more is still finished, for the cache. Must be called within a Tokio runtime, with IO and time.
     ///
     /// # Errors
     /// [`CompileError`]: the bytes are no component, Wasmtime refuses them, or they cannot be read.

@@ -110,8 +110,8 @@ impl EngineBuilder {
         self
     }
 
-    /// Threads that compile, by default as many as the process may use. They have a low priority, so that whatever serves
-    /// requests comes first.
+    /// Threads that compile, by default as many as the process may use; with [`EngineBuilder::compile_apart`], most threads of one
+    /// process. They have a low priority, so that whatever serves requests comes first.
     pub fn compile_threads(mut self, threads: NonZeroUsize) -> Self {
         self.compile_threads = Some(threads);
         self

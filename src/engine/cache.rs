@@ -24,6 +24,9 @@ const MAGIC: [u8; 12] = *b"washlet-crc1";
 /// Bytes after the machine code: the magic word, and the CRC-32 of all that is before it.
 const TRAILER: usize = MAGIC.len() + 4;
 
+/// Bytes that are read at a time.
+const BUFFER: usize = 256 << 10;
+
 /// A directory that only this process' user can write to.
 #[derive(Debug, Clone)]
 pub(super) struct Cache {
@@ -104,15 +107,25 @@ impl Cache {
     pub fn store(
         path: &Path,
         engine: &wasmtime::Engine,
-        code: &[u8],
+        code: &mut impl io::Read,
     ) -> Result<Component, CacheError> {
         let directory = path.parent().unwrap_or(Path::new("."));
         let mut file = tempfile::Builder::new()
             .prefix(".writing-")
             .tempfile_in(directory)?;
-        file.write_all(code)?;
+        let mut hasher = crc32fast::Hasher::new();
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let read = code.read(&mut buffer)?;
+            let part = buffer.get(..read).unwrap_or_default();
+            if part.is_empty() {
+                break;
+            }
+            hasher.update(part);
+            file.write_all(part)?;
+        }
         file.write_all(&MAGIC)?;
-        file.write_all(&crc32fast::hash(code).to_le_bytes())?;
+        file.write_all(&hasher.finalize().to_le_bytes())?;
         // Before the name appears: after a power cut it must not name a file of zeroes.
         file.as_file().sync_data()?;
         file.persist(path).map_err(|error| error.error)?;
@@ -149,7 +162,7 @@ fn verify(mut file: &File) -> Result<(), CacheError> {
     file.rewind()?;
     let mut rest = code;
     let mut hasher = crc32fast::Hasher::new();
-    let mut buffer = vec![0; 256 << 10];
+    let mut buffer = vec![0; BUFFER];
     while rest > 0 {
         let part = usize::try_from(rest)
             .unwrap_or(usize::MAX)

@@ -7,9 +7,11 @@ mod worker;
 
 use std::{
     collections::HashMap,
-    io,
+    fs::File,
+    io::{self, Read as _, Seek as _},
     num::NonZeroUsize,
     panic::{self, AssertUnwindSafe},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
@@ -24,7 +26,7 @@ use wasmtime::component::Component;
 
 use super::{
     Compiled, CompiledParts, Engine, Flavor,
-    cache::{self, Cache},
+    cache::{self, Cache, CacheError},
     compose::Composition,
     inspect::{self, Preamble},
     memo::Memo,
@@ -65,7 +67,12 @@ pub(super) type Key = (Digest, bool);
 struct Known {
     live: HashMap<Key, Weak<CompiledParts>>,
     flights: HashMap<Key, Shared<BoxFuture<'static, Outcome>>>,
+    /// What took too much, so that nobody tries it again; not all of it for ever.
+    refused: HashMap<Key, CompileError>,
 }
+
+/// Most components that are known to take too much.
+const MAX_REFUSED: usize = 1000;
 
 impl Compiler {
     pub fn new(
@@ -97,6 +104,9 @@ impl Compiler {
             if let Some(parts) = known.live.get(&key).and_then(Weak::upgrade) {
                 return Ok(Compiled(parts));
             }
+            if let Some(error) = known.refused.get(&key) {
+                return Err(error.clone());
+            }
             match known.flights.get(&key) {
                 Some(flight) => flight.clone(),
                 None => {
@@ -122,18 +132,37 @@ impl Compiler {
         let known = self.known.clone();
         let task = tokio::spawn(async move {
             let key = job.key.clone();
-            let outcome = job.run().await;
-            let mut known = lock(&known);
-            known.flights.remove(&key);
-            known.live.retain(|_, parts| parts.strong_count() > 0);
-            if let Ok(compiled) = &outcome {
-                known.live.insert(key, Arc::downgrade(&compiled.0));
-            }
+            let outcome = AssertUnwindSafe(job.run()).catch_unwind().await;
+            let outcome =
+                outcome.unwrap_or_else(|_| Err(CompileError::Process("is not reached".to_owned())));
+            lock(&known).end(key, &outcome);
             outcome
         });
         task.map(|joined| joined.unwrap_or(Err(CompileError::Cancelled)))
             .boxed()
             .shared()
+    }
+}
+
+impl Known {
+    /// A compile has ended.
+    fn end(&mut self, key: Key, outcome: &Outcome) {
+        self.flights.remove(&key);
+        self.live.retain(|_, parts| parts.strong_count() > 0);
+        match outcome {
+            Ok(compiled) => {
+                self.live.insert(key, Arc::downgrade(&compiled.0));
+            }
+            Err(
+                error @ (CompileError::TooMuchMemory { .. } | CompileError::TooMuchTime { .. }),
+            ) => {
+                if self.refused.len() >= MAX_REFUSED {
+                    self.refused.clear();
+                }
+                self.refused.insert(key, error.clone());
+            }
+            Err(_) => {}
+        }
     }
 }
 
@@ -191,36 +220,43 @@ impl Job {
             }
         }
         let composed = matches!(input, Input::Many(_));
-        let made = match machine {
+        let refused = |error| match error {
+            // Each part is valid by itself.
+            CompileError::Refused(why) if composed => CompileError::Uncomposable(why),
+            error => error,
+        };
+        match machine {
             Machine::Here(places) => {
                 let _place = places
                     .acquire()
                     .await
                     .map_err(|_| CompileError::Cancelled)?;
-                let engine = engine.clone();
                 on(&threads, move || {
                     let (bytes, flavor) = input.read(metered)?;
                     let code = engine.made(flavor)?.precompile_component(&bytes);
                     let code = code.map_err(|error| CompileError::Refused(format!("{error:#}")))?;
-                    Ok((code, flavor))
+                    keep(&engine, (digest, flavor), Code::Bytes(code), cache.as_ref())
                 })
                 .await
             }
             Machine::Apart(processes) => {
-                let (bytes, flavor) = on(&threads, move || input.read(metered)).await?;
-                let code = processes.compile(flavor, &bytes).await;
-                code.map(|code| (code, flavor))
+                let read = || {
+                    let (threads, input) = (threads.clone(), input.clone());
+                    async move { on(&threads, move || input.read(metered)).await }.boxed()
+                };
+                match processes.compile(&read).await {
+                    Err(error) => Err(error),
+                    Ok(made) => {
+                        on(&threads, move || {
+                            let key = (digest, made.flavor);
+                            keep(&engine, key, Code::File(&made.code), cache.as_ref())
+                        })
+                        .await
+                    }
+                }
             }
-        };
-        let (code, flavor) = made.map_err(|error| match error {
-            // Each part is valid by itself.
-            CompileError::Refused(why) if composed => CompileError::Uncomposable(why),
-            error => error,
-        })?;
-        on(&threads, move || {
-            keep(&engine, (digest, flavor), &code, cache.as_ref())
-        })
-        .await
+        }
+        .map_err(refused)
     }
 }
 
@@ -233,9 +269,7 @@ async fn on<T: Send + 'static>(
     threads.spawn(move || {
         let outcome = panic::catch_unwind(AssertUnwindSafe(work));
         let _ = sender
-            .send(outcome.unwrap_or_else(|_| {
-                Err(CompileError::Refused("the compiler panicked".to_owned()))
-            }));
+            .send(outcome.unwrap_or_else(|_| Err(CompileError::Crashed("panicked".to_owned()))));
     });
     receiver.await.map_err(|_| CompileError::Cancelled)?
 }
@@ -272,24 +306,56 @@ fn load_cached(
     })
 }
 
+/// Machine code that has just been made.
+enum Code<'a> {
+    Bytes(Vec<u8>),
+    File(&'a File),
+}
+
+impl Code<'_> {
+    fn store(&self, path: &Path, engine: &wasmtime::Engine) -> Result<Component, CacheError> {
+        match self {
+            Self::Bytes(bytes) => Cache::store(path, engine, &mut &bytes[..]),
+            Self::File(file) => Cache::store(path, engine, &mut rewound(file)?),
+        }
+    }
+
+    fn load(self, engine: &wasmtime::Engine) -> Result<Component, CacheError> {
+        let bytes = match self {
+            Self::Bytes(bytes) => bytes,
+            Self::File(file) => {
+                let mut bytes = Vec::new();
+                rewound(file)?.read_to_end(&mut bytes)?;
+                bytes
+            }
+        };
+        cache::deserialize(engine, &bytes).map_err(CacheError::Refused)
+    }
+}
+
+fn rewound(mut file: &File) -> io::Result<&File> {
+    file.rewind()?;
+    Ok(file)
+}
+
 /// Caches machine code, and makes it ready to run.
 fn keep(
     engine: &Engine,
     (digest, flavor): (Digest, Flavor),
-    code: &[u8],
+    code: Code<'_>,
     cache: Option<&Cache>,
 ) -> Outcome {
     let engine = engine.made(flavor)?;
     let cached = cache.and_then(|cache| {
         let path = cache.path(&digest, flavor, engine);
-        Cache::store(&path, engine, code)
+        code.store(&path, engine)
             .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "machine code is not cached"))
             .ok()
     });
     let component = match cached {
         Some(component) => component,
-        None => cache::deserialize(engine, code).map_err(|error| {
-            CompileError::Process(format!("made machine code that is refused: {error:#}"))
+        None => code.load(engine).map_err(|error| {
+            CompileError::Process(format!("made machine code that cannot be used: {error}"))
         })?,
     };
     Ok(finish(digest, component, flavor))

@@ -93,7 +93,7 @@ pub struct Config {
     pub memory: Option<Memory>,
     /// Where components are compiled; none means in this process, which a component can fill.
     pub compiler: Option<CompilerProcess>,
-    /// What compiling may use in all; none means half of what the agent may use, and at most 1 GiB.
+    /// What compiling may use in all; none means half of what is left for it and for workloads, and at most 1 GiB.
     pub compile_memory: Option<Memory>,
 }
 
@@ -167,7 +167,9 @@ impl Agent {
                     addr: config.admin_listen,
                     source,
                 })?;
-        let compile_memory = config.compile_memory.unwrap_or_else(Memory::for_compiling);
+        let compile_memory = config
+            .compile_memory
+            .unwrap_or_else(|| Memory::for_compiling(config.memory));
         let compiler = config
             .compiler
             .map(|c| c.max_memory(compile_memory.bytes()));

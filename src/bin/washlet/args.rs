@@ -128,7 +128,7 @@ pub struct AgentArgs {
     pub memory: Option<agent::Memory>,
 
     /// What compiling may use in all, for example `1Gi`: three quarters of it for a component that needs much, as one with an
-    /// interpreter in it does [default: half of this process's or else the machine's limit, and at most 1Gi].
+    /// interpreter in it does [default: half of what there is beside 128Mi, and at most 1Gi].
     #[arg(
         long,
         env = "WASHLET_COMPILE_MEMORY",
@@ -385,7 +385,12 @@ impl RunArgs {
             no_watch,
         } = self;
         run::Config {
-            compiler: compiler(),
+            // Nobody else's components are compiled here.
+            compiler: compiler().map(|compiler| {
+                compiler
+                    .max_memory(agent::Memory::half_of_this_machine().bytes())
+                    .max_time(Duration::from_secs(3600))
+            }),
             paths,
             http: http.config(http_listen),
             state_dir,

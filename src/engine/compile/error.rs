@@ -30,10 +30,13 @@ pub enum CompileError {
     /// Wasmtime refuses the component.
     #[error("Wasmtime cannot compile it: {0}")]
     Refused(String),
+    /// The compiler panicked or crashed over it.
+    #[error("compiling it failed: the compiler {0}")]
+    Crashed(String),
     /// Compiling it takes more memory than a compile may have.
     #[error(
-        "compiling it takes more than {} MiB of memory, which is what a compile may have here; \
-         allow more, or make its largest functions smaller", max_memory >> 20
+        "compiling it takes more than {} MiB of memory, which is what one compile may have here (three quarters of what is \
+         allowed for compiling); allow more, or make its largest functions smaller", max_memory >> 20
     )]
     TooMuchMemory {
         /// That, in bytes.
@@ -100,6 +103,7 @@ impl CompileError {
         match self {
             Self::Empty | Self::NotWasm { .. } | Self::CoreModule => Reason::NotAComponent,
             Self::Refused(_)
+            | Self::Crashed(_)
             | Self::TooMuchMemory { .. }
             | Self::TooMuchTime { .. }
             | Self::Process(_)

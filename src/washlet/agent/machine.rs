@@ -1,14 +1,14 @@
 //! What the machine says of itself: its names, its memory, and what of that workloads may use.
 
-use std::{fmt, fs, path::Path, str::FromStr};
+use std::{fmt, fs, ops::Range, path::Path, str::FromStr};
 
 use super::super::convert::{QuantityError, bytes};
 
 /// What the agent needs for itself; the rest of what it may use is its workloads'.
 const OVERHEAD: u64 = 128 << 20;
 
-/// What compiling may use in all, in bytes, where there is enough.
-const COMPILING: u64 = 1 << 30;
+/// What compiling may use in all, in bytes: at least and, unless somebody says so, at most.
+const COMPILING: Range<u64> = 128 << 20..1 << 30;
 
 /// How much memory something may use in all, in bytes; written as a Kubernetes quantity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,16 +40,34 @@ impl Memory {
         Some(Self(rest / 1024 * 1024))
     }
 
-    /// What compiling may use in all: as much as a guest with an interpreter in it needs, if there is twice as much.
-    pub(super) fn for_compiling() -> Self {
-        let half = of_this_process().map_or(COMPILING, |most| most / 2);
-        Self(half.min(COMPILING))
+    /// What compiling may use in all, if workloads have so much or else as much as that: enough for a guest with an interpreter in
+    /// it, if there is; and always enough for a small one.
+    pub(super) fn for_compiling(workloads: Option<Self>) -> Self {
+        Self(for_compiling(of_this_process(), workloads.map(|w| w.0)))
+    }
+
+    /// What compiling may use on a developer's machine.
+    #[must_use]
+    pub fn half_of_this_machine() -> Self {
+        Self(of_this_process().map_or(COMPILING.end, |most| (most / 2).max(COMPILING.start)))
     }
 
     /// The same in bytes.
-    pub(crate) const fn bytes(self) -> u64 {
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
         self.0
     }
+}
+
+/// What of so much, if anybody says how much it is, is for compiling, when workloads have so much or else as much as that.
+fn for_compiling(total: Option<u64>, workloads: Option<u64>) -> u64 {
+    let rest = total.map(|total| total.saturating_sub(OVERHEAD));
+    let part = match (rest, workloads) {
+        (None, _) => COMPILING.end,
+        (Some(rest), None) => rest / 2,
+        (Some(rest), Some(workloads)) => rest.saturating_sub(workloads),
+    };
+    part.clamp(COMPILING.start, COMPILING.end)
 }
 
 /// What this process may use, by its control group or else by the machine; none if neither says.
@@ -164,6 +182,20 @@ mod tests {
         write("memory/x/memory.limit_in_bytes", "300\n");
         let groups = "5:cpu,cpuacct:/x\n4:memory:/x\n";
         assert_eq!(of_group(root.path(), groups), Some(300));
+    }
+
+    #[test]
+    fn compiling_has_half_of_what_is_left_within_bounds() {
+        let mebibytes = |total: Option<u64>, workloads: Option<u64>| {
+            for_compiling(total.map(|t| t << 20), workloads.map(|w| w << 20)) >> 20
+        };
+        assert_eq!(mebibytes(None, None), 1024);
+        assert_eq!(mebibytes(Some(65_536), None), 1024);
+        assert_eq!(mebibytes(Some(2048), None), 960);
+        assert_eq!(mebibytes(Some(1024), None), 448);
+        assert_eq!(mebibytes(Some(256), None), 128);
+        assert_eq!(mebibytes(Some(1024), Some(640)), 256);
+        assert_eq!(mebibytes(Some(1024), Some(2048)), 128);
     }
 
     #[test]
