@@ -13,6 +13,7 @@ use std::{
     panic::{self, AssertUnwindSafe},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -67,9 +68,12 @@ pub(super) type Key = (Digest, bool);
 struct Known {
     live: HashMap<Key, Weak<CompiledParts>>,
     flights: HashMap<Key, Shared<BoxFuture<'static, Outcome>>>,
-    /// What took too much, so that nobody tries it again; not all of it for ever.
-    refused: HashMap<Key, CompileError>,
+    /// What took too much, since when, so that nobody tries it again soon.
+    refused: HashMap<Key, (CompileError, Instant)>,
 }
+
+/// How long that is known: it cannot be told from a machine that had too little at the time.
+const REFUSED_FOR: Duration = Duration::from_secs(3600);
 
 /// Most components that are known to take too much.
 const MAX_REFUSED: usize = 1000;
@@ -104,7 +108,9 @@ impl Compiler {
             if let Some(parts) = known.live.get(&key).and_then(Weak::upgrade) {
                 return Ok(Compiled(parts));
             }
-            if let Some(error) = known.refused.get(&key) {
+            if let Some((error, since)) = known.refused.get(&key)
+                && since.elapsed() < REFUSED_FOR
+            {
                 return Err(error.clone());
             }
             match known.flights.get(&key) {
@@ -159,7 +165,7 @@ impl Known {
                 if self.refused.len() >= MAX_REFUSED {
                     self.refused.clear();
                 }
-                self.refused.insert(key, error.clone());
+                self.refused.insert(key, (error.clone(), Instant::now()));
             }
             Err(_) => {}
         }

@@ -321,6 +321,16 @@ async fn a_compilers_process_may_say_or_hear_too_much_or_too_little() {
 }
 
 #[tokio::test]
+async fn there_may_be_no_limit_of_time() {
+    let process = CompilerProcess::new("/bin/sh", ["-c", "echo it is bad >&2; exit 3"])
+        .max_time(std::time::Duration::MAX)
+        .max_memory(64 << 20);
+    let engine = Engine::builder().compile_apart(process).build().unwrap();
+    let error = engine.compile(&fetched(wat(WAT))).await.unwrap_err();
+    assert!(matches!(error, CompileError::Refused(_)), "{error}");
+}
+
+#[tokio::test]
 async fn what_took_too_much_is_not_tried_again() {
     let tries = tempfile::NamedTempFile::new().unwrap();
     let script = format!("echo >> {}; kill -XCPU $$", tries.path().display());

@@ -11,6 +11,7 @@ use std::{
     future::{self, Future},
     io, mem,
     num::NonZeroUsize,
+    panic,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -128,12 +129,17 @@ impl SlowLane {
     /// # Errors
     /// No thread can be started.
     pub fn new(threads: NonZeroUsize) -> io::Result<Self> {
-        let runtime = runtime::Builder::new_multi_thread()
-            .worker_threads(threads.get())
-            .thread_name("washlet-slow")
-            .enable_all()
-            .on_thread_start(priority::of_slow_lane)
-            .build()?;
+        let build = || {
+            runtime::Builder::new_multi_thread()
+                .worker_threads(threads.get())
+                .thread_name("washlet-slow")
+                .enable_all()
+                .on_thread_start(priority::of_slow_lane)
+                .build()
+        };
+        // Tokio panics if the system refuses a thread.
+        let runtime = panic::catch_unwind(build)
+            .unwrap_or_else(|_| Err(io::Error::other("the system refuses a thread")))?;
         Ok(Self(Some(runtime)))
     }
 

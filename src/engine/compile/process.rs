@@ -191,6 +191,13 @@ pub(super) struct Made {
     _place: OwnedSemaphorePermit,
 }
 
+/// Why a process has made no machine code.
+enum Failed {
+    /// It was given up: it had taken its time by the clock, whatever it had of the processor.
+    Late,
+    With(CompileError),
+}
+
 impl Processes {
     pub fn new(process: CompilerProcess, threads: NonZeroUsize) -> Self {
         let for_small = process.max_memory / 4;
@@ -222,32 +229,37 @@ impl Processes {
             let (bytes, flavor) = read().await?;
             if bytes.len() < LARGE {
                 let order = self.small.order(flavor, &bytes);
-                let outcome = match timeout(order.max_time * WALL, self.run(&order, &bytes)).await {
-                    Ok(outcome) => outcome,
-                    Err(_) => Err(order.too_long()),
-                };
-                match outcome {
-                    Err(CompileError::TooMuchMemory { .. } | CompileError::TooMuchTime { .. }) => {}
-                    outcome => return outcome.map(|code| Made::new(code, flavor, place)),
+                match self.run(&order, &bytes).await {
+                    Err(
+                        Failed::Late
+                        | Failed::With(
+                            CompileError::TooMuchMemory { .. } | CompileError::TooMuchTime { .. },
+                        ),
+                    ) => {}
+                    Err(Failed::With(error)) => return Err(error),
+                    Ok(code) => return Ok(Made::new(code, flavor, place)),
                 }
             }
         }
         let place = self.large.place().await?;
         let (bytes, flavor) = read().await?;
         let order = self.large.order(flavor, &bytes);
-        let limit = order.max_time * WALL;
-        let Ok(outcome) = timeout(limit, self.run(&order, &bytes)).await else {
+        match self.run(&order, &bytes).await {
+            Ok(code) => Ok(Made::new(code, flavor, place)),
+            Err(Failed::With(error)) => Err(error),
             // The machine may be busier than the component is large.
-            let why = format!("had not ended after {} s", limit.as_secs());
-            return Err(CompileError::Process(why));
-        };
-        outcome.map(|code| Made::new(code, flavor, place))
+            Err(Failed::Late) => {
+                let why = format!("had not ended after {} s", order.wall().as_secs());
+                Err(CompileError::Process(why))
+            }
+        }
     }
 
     /// One process, from its start to its end; dropping this ends it.
-    async fn run(&self, order: &Order, bytes: &Bytes) -> Result<File, CompileError> {
-        let failed =
-            |what: &str, error: io::Error| CompileError::Process(format!("{what}: {error}"));
+    async fn run(&self, order: &Order, bytes: &Bytes) -> Result<File, Failed> {
+        let failed = |what: &str, error: io::Error| {
+            Failed::With(CompileError::Process(format!("{what}: {error}")))
+        };
         let code = anonymous_file().map_err(|error| failed("has nothing to write to", error))?;
         let out = code
             .try_clone()
@@ -278,9 +290,14 @@ impl Processes {
             (text.unwrap_or_default(), status)
         };
         // Its standard input stays open until it has ended: it ends itself when that ends.
-        let ((), (text, status)) = tokio::join!(give, wait);
+        let both = async { tokio::join!(give, wait).1 };
+        let Ok((text, status)) = timeout(order.wall(), both).await else {
+            // What it has of the memory is free when it is gone.
+            let _ = child.kill().await;
+            return Err(Failed::Late);
+        };
         let status = status.map_err(|error| failed("is lost", error))?;
-        judge(status, &String::from_utf8_lossy(&text), order)?;
+        judge(status, &String::from_utf8_lossy(&text), order).map_err(Failed::With)?;
         Ok(code)
     }
 }
@@ -310,6 +327,11 @@ impl Order {
         CompileError::TooMuchMemory {
             max_memory: self.max_memory + self.max_code,
         }
+    }
+
+    /// How long the process may take by the clock.
+    const fn wall(&self) -> Duration {
+        self.max_time.saturating_mul(WALL)
     }
 
     const fn too_long(&self) -> CompileError {

@@ -58,16 +58,15 @@ fn work(order: &Order) -> Result<(), Failure> {
         |what: &'static str| move |error: io::Error| -> Failure { (1, format!("{what}: {error}")) };
     limit(order).map_err(failed("cannot limit itself"))?;
     tell_panics();
-    // What is missing for threads and for the bytes is memory.
-    let too_large = |error: io::Error| -> Failure { (TOO_LARGE, error.to_string()) };
+    // This says nothing of the component.
     rayon::ThreadPoolBuilder::new()
         .num_threads(order.threads)
         .build_global()
-        .map_err(|error| too_large(io::Error::other(error)))?;
+        .map_err(|error| failed("has no threads")(io::Error::other(error)))?;
     let mut bytes = Vec::new();
     bytes
         .try_reserve_exact(order.size)
-        .map_err(|error| too_large(io::Error::other(error)))?;
+        .map_err(|error| (TOO_LARGE, error.to_string()))?;
     io::stdin()
         .take(order.size as u64)
         .read_to_end(&mut bytes)
@@ -75,14 +74,16 @@ fn work(order: &Order) -> Result<(), Failure> {
     thread::Builder::new()
         .stack_size(SMALL_STACK)
         .spawn(end_with_parent)
-        .map_err(too_large)?;
+        .map_err(failed("has no threads"))?;
     let code = precompile(order.flavor, &bytes).map_err(|error| {
         let no_memory = error.root_cause().to_string().starts_with(OUT_OF_MEMORY);
         let code = if no_memory { TOO_LARGE } else { REFUSED };
         (code, format!("{error:#}"))
     })?;
-    io::stdout()
-        .write_all(&code)
+    let mut out = io::stdout().lock();
+    out.write_all(&code)
+        // It keeps what follows the last end of a line.
+        .and_then(|()| out.flush())
         .map_err(failed("cannot write the machine code"))
 }
 
