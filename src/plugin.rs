@@ -179,6 +179,11 @@ pub trait Binding: Send + Sync + 'static {
         false
     }
 
+    /// Whether the workload will do no more, whether or not it has done all that it is there for.
+    fn over(&self) -> bool {
+        self.completed()
+    }
+
     /// Takes over what of the workload may change while it runs: its service port, whether it may have its routes, and
     /// whether its commands are held.
     fn update(&mut self, workload: &spec::Workload) {

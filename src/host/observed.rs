@@ -22,6 +22,9 @@ pub struct Observed {
     pub progress: Progress,
     /// The generation that answers, if any; it may be an older one while the newest is prepared or has failed.
     pub serving: Option<Serving>,
+    /// Nothing of the newest generation runs or will run by itself: its jobs have ended for good, well or not, and nothing else
+    /// of it could be called.
+    pub over: bool,
     /// One entry a component of the newest generation, in its order.
     pub components: Vec<ComponentState>,
     /// When each stage of the newest generation was completed.

@@ -170,6 +170,11 @@ impl Generation {
         self.bindings.iter().any(|binding| binding.completed())
     }
 
+    /// Whether it will do no more.
+    pub fn over(&self) -> bool {
+        self.bindings.iter().any(|binding| binding.over())
+    }
+
     /// Why it does not answer although it is started.
     pub fn fault(&self) -> Option<Fault> {
         self.bindings.iter().find_map(|binding| binding.fault())

@@ -22,7 +22,7 @@ use std::{
 use futures::future::BoxFuture;
 use tokio::{
     runtime::Handle,
-    sync::{Notify, oneshot},
+    sync::{Mutex, Notify},
     task::{JoinHandle, unconstrained},
 };
 use wasmtime::component::Linker;
@@ -50,7 +50,7 @@ pub(crate) struct WasiCli {
     /// Lets the time between two runs pass.
     sleep: Sleep,
     /// Made for the first command; none inside if its threads cannot be started.
-    slow: OnceLock<Option<SlowLane>>,
+    slow: OnceLock<Option<Arc<SlowLane>>>,
 }
 
 type Sleep = fn(Duration) -> BoxFuture<'static, ()>;
@@ -70,16 +70,17 @@ impl WasiCli {
     }
 
     /// Where a command goes on that takes long at a time.
-    fn slow(&self) -> Option<Handle> {
+    fn slow(&self) -> Option<Arc<SlowLane>> {
         let made = self.slow.get_or_init(|| {
             let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
             SlowLane::new(threads)
+                .map(Arc::new)
                 .inspect_err(|error| {
                     tracing::warn!(%error, "no threads of low priority for services and jobs");
                 })
                 .ok()
         });
-        made.as_ref().and_then(SlowLane::handle)
+        made.clone()
     }
 }
 
@@ -98,7 +99,8 @@ struct Bound {
     commands: Commands,
     label: Label,
     sleep: Sleep,
-    slow: Option<Handle>,
+    /// Kept for as long as anything may move there.
+    slow: Option<Arc<SlowLane>>,
     /// The generation serves.
     begun: bool,
 }
@@ -113,43 +115,34 @@ struct Planned {
     /// None before it is linked.
     command: Option<Arc<Command>>,
     task: Option<Task>,
-    /// What was cut, and may take a moment to end.
-    cut: Option<Task>,
+    /// Held by the one that runs.
+    turn: Arc<Mutex<()>>,
 }
 
-/// Cuts what it runs when it is dropped.
-struct Task {
-    handle: JoinHandle<()>,
-    /// Ends with what runs, on whichever thread that is.
-    gone: oneshot::Receiver<()>,
-}
+/// Cuts what it runs when it is dropped, which may take a moment to end.
+struct Task(JoinHandle<()>);
 
 impl Task {
-    /// Runs a command, after the one that was cut.
-    fn start(command: Arc<Command>, cut: Option<Self>, slow: Option<Handle>) -> Self {
-        let (alive, gone) = oneshot::channel();
+    /// Runs a command in its `turn`: after what was cut has ended, on whichever thread that is.
+    fn start(command: Arc<Command>, turn: Arc<Mutex<()>>, slow: Option<Handle>) -> Self {
         let run = async move {
-            let _alive: oneshot::Sender<()> = alive;
-            if let Some(mut cut) = cut {
-                // An error is what is waited for: nothing is ever sent.
-                let _ = (&mut cut.gone).await;
+            let _turn = turn.lock_owned().await;
+            // What was cut may have ended well at the last moment.
+            if command.state.get().ended().is_none() {
+                command.run().await;
             }
-            command.run().await;
             true
         };
         // A turn ends with its slice. Tokio would end those of one that is busy with sockets earlier, and it would never be
         // found to take long.
         let run = Laned::single(unconstrained(run), &Lane::new(slow));
-        Self {
-            handle: tokio::spawn(run),
-            gone,
-        }
+        Self(tokio::spawn(run))
     }
 }
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.handle.abort();
+        self.0.abort();
     }
 }
 
@@ -233,17 +226,17 @@ impl Bound {
                 // Whoever is to run it: it is over.
                 planned.end(finished.ended.clone());
             } else if !self.commands.held {
-                planned.start(&self.slow);
+                planned.start(self.slow.as_deref());
             }
         }
     }
 
-    /// Whether all commands have ended well.
-    fn all_done(&self) -> bool {
+    /// Whether there are commands, and all have ended for good in such a way.
+    fn all_ended(&self, so: impl Fn(&Ended) -> bool) -> bool {
         !self.planned.is_empty()
             && self.planned.iter().all(|planned| {
                 let run = planned.state.get();
-                run.ended().is_some_and(|ended| ended.exit.is_success())
+                run.ended().is_some_and(&so)
             })
     }
 }
@@ -272,24 +265,22 @@ impl Planned {
             state: Shared::new(name, RunState::Held, signal.clone()),
             command: None,
             task: None,
-            cut: None,
+            turn: Arc::default(),
         }
     }
 
     fn hold(&mut self) {
-        if let Some(task) = self.task.take() {
-            task.handle.abort();
-            self.cut = Some(task);
-        }
+        self.task = None;
     }
 
     fn end(&self, ended: Ended) {
         self.state.change(|run| run.state = RunState::Ended(ended));
     }
 
-    fn start(&mut self, slow: &Option<Handle>) {
+    fn start(&mut self, slow: Option<&SlowLane>) {
         if let Some(command) = self.command.clone() {
-            self.task = Some(Task::start(command, self.cut.take(), slow.clone()));
+            let slow = slow.and_then(SlowLane::handle);
+            self.task = Some(Task::start(command, self.turn.clone(), slow));
         }
     }
 
@@ -372,7 +363,11 @@ impl Binding for Bound {
     }
 
     fn completed(&self) -> bool {
-        self.alone && self.all_done()
+        self.alone && self.all_ended(|ended| ended.exit.is_success())
+    }
+
+    fn over(&self) -> bool {
+        self.alone && self.all_ended(|_| true)
     }
 
     fn update(&mut self, workload: &spec::Workload) {

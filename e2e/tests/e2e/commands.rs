@@ -14,7 +14,7 @@ use washlet_e2e::{
 };
 
 use crate::{
-    local::{folder, path, wasm, yaml},
+    local::{Local, folder, path, wasm, yaml},
     stage::{HEAL, START, Stage, ready, says},
 };
 
@@ -423,6 +423,60 @@ async fn washlet_run_ends_with_the_exit_code_of_its_job() -> Result<()> {
         ensure!(ended == Some(code), "{to_do}: {ended:?}: {said}");
     }
     Ok(())
+}
+
+/// `greet-p3`, which is a command of WASI 0.3 and imports from `compose-back`. Both have the same environment, as what is linked
+/// into one must.
+fn greeting(environment: &Value, service: bool) -> Value {
+    let part = |name: &str| {
+        json!({
+            "image": format!("file:{}", wasm(name).display()),
+            "localResources": { "environment": { "config": environment } },
+        })
+    };
+    let (mut greet, mut back) = (part("greet-p3"), part("compose-back"));
+    back["name"] = "back".into();
+    let mut spec = json!({ "components": [back] });
+    if service {
+        spec["service"] = greet;
+    } else {
+        greet["name"] = "greet".into();
+        spec["components"] = json!([greet, spec["components"][0]]);
+    }
+    json!({
+        "apiVersion": "runtime.wasmcloud.dev/v1alpha1", "kind": "Workload", "metadata": { "name": "greet" }, "spec": spec,
+    })
+}
+
+#[tokio::test]
+async fn a_job_of_wasi_0_3_calls_another_component_and_ends() -> Result<()> {
+    for (to_do, code) in [("exit 3", 3), ("return", 0), ("fail", 1)] {
+        let environment = json!({ "DO": to_do, "NAME": "job" });
+        let file = folder("run")?.join("job.yaml");
+        fs::write(&file, yaml(&[greeting(&environment, false)]))?;
+        let arguments = [
+            "run",
+            path(&file)?,
+            "--no-watch",
+            "--http-listen=127.0.0.1:0",
+        ];
+        let (ended, said) = crate::local::ends(&arguments).await?;
+        ensure!(ended == Some(code), "{to_do}: {ended:?}: {said}");
+        says(&said, &["hello job, from the back"])?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_service_of_wasi_0_3_calls_another_component_each_time_that_it_runs() -> Result<()> {
+    let environment = json!({ "NAME": "service" });
+    let local = Local::of(&[greeting(&environment, true)]).await?;
+    eventually("it has greeted twice", START, async || {
+        let said = local.said()?;
+        let greeted = said.matches("hello service, from the back").count();
+        Ok(if greeted >= 2 { Ok(()) } else { Err(said) })
+    })
+    .await
 }
 
 /// A second agent on the node of the first one, prepared.

@@ -20,6 +20,7 @@ pub(super) fn first_look(workload: &spec::Workload) -> Observed {
         stamp: workload.stamp,
         progress: Progress::Working(Stage::Fetch),
         serving: None,
+        over: false,
         components: components(workload, &[]),
         timings: Timings {
             assigned: Some(SystemTime::now()),
@@ -45,6 +46,7 @@ pub(super) fn components(workload: &spec::Workload, digests: &[Digest]) -> Vec<C
 pub(super) struct Said {
     generation: i64,
     progress: Progress,
+    over: bool,
     runs: Vec<Run>,
 }
 
@@ -63,6 +65,7 @@ impl Said {
         Self {
             generation: serving.workload.generation,
             progress,
+            over: serving.over(),
             runs,
         }
     }
@@ -84,6 +87,7 @@ impl Said {
             return;
         }
         observed.progress = self.progress;
+        observed.over = self.over;
         for run in self.runs {
             let mut components = observed.components.iter_mut();
             if let Some(component) = components.find(|c| c.name == run.component) {

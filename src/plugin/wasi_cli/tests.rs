@@ -263,6 +263,14 @@ async fn nothing_runs_before_the_generation_serves_or_while_it_is_held() {
         begun.0.binding.update(&workload);
         begun.until(|run| run.state == RunState::Held).await;
     }
+    // However often it changes, one runs at a time, and what is shown is of the last one.
+    for held in [false, true, false, true, false] {
+        workload.commands.held = held;
+        begun.0.binding.update(&workload);
+        tokio::task::yield_now().await;
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(matches!(begun.run().state, RunState::Running { .. }));
 }
 
 #[tokio::test]

@@ -19,15 +19,14 @@ pub(super) fn once(workloads: &mut HashMap<spec::WorkloadId, spec::Workload>) {
 
 /// The exit code, once all that there is to run has ended for good: that of the first workload, by name, that failed.
 pub(super) fn exit_code(observed: &[Observed], workloads: usize) -> Option<u8> {
+    if observed.len() < workloads || observed.is_empty() || !observed.iter().all(|w| w.over) {
+        return None;
+    }
     let mut ends = Vec::new();
     for workload in observed {
-        for component in &workload.components {
-            let ended = component.run.as_ref()?.ended()?;
-            ends.push((&workload.id, &ended.exit));
-        }
-    }
-    if observed.len() < workloads || ends.is_empty() {
-        return None;
+        let runs = workload.components.iter().filter_map(|c| c.run.as_ref());
+        let exits = runs.filter_map(|run| Some(&run.ended()?.exit));
+        ends.extend(exits.map(|exit| (&workload.id, exit)));
     }
     ends.sort_by_key(|(id, _)| *id);
     let failed = ends.into_iter().find(|(_, exit)| !exit.is_success());
@@ -44,7 +43,7 @@ mod tests {
         spec::{Ended, Exit},
     };
 
-    fn observed(id: &str, exits: &[Option<Exit>]) -> Observed {
+    fn observed(id: &str, exits: &[Option<Exit>], over: bool) -> Observed {
         let component = |exit: &Option<Exit>| ComponentState {
             name: "app".into(),
             image: String::new(),
@@ -65,6 +64,7 @@ mod tests {
             stamp: 0,
             progress: Progress::Running,
             serving: None,
+            over,
             components: exits.iter().map(component).collect(),
             timings: Timings::default(),
         }
@@ -74,23 +74,26 @@ mod tests {
     fn the_end_is_when_all_have_ended() {
         let done = || Some(Exit::Completed);
         let failed = |code| Some(Exit::Error(code));
+        let over = |id, exits: &[Option<Exit>]| observed(id, exits, true);
         let cases = [
-            (vec![observed("a", &[done()])], 1, Some(0)),
-            (vec![observed("a", &[done(), failed(3)])], 1, Some(3)),
+            (vec![over("a", &[done()])], 1, Some(0)),
+            (vec![over("a", &[done(), failed(3)])], 1, Some(3)),
             (
-                vec![observed("b", &[failed(4)]), observed("a", &[failed(3)])],
+                vec![over("b", &[failed(4)]), over("a", &[failed(3)])],
                 2,
                 Some(3),
             ),
             (
-                vec![observed("a", &[Some(Exit::Trapped(String::new()))])],
+                vec![over("a", &[Some(Exit::Trapped(String::new()))])],
                 1,
                 Some(1),
             ),
-            // One is not there yet; one is called; there is nothing.
-            (vec![observed("a", &[done()])], 2, None),
-            (vec![observed("a", &[done(), None])], 1, None),
-            (vec![observed("a", &[])], 1, None),
+            // One is there only for the others to call.
+            (vec![over("a", &[failed(3), None])], 1, Some(3)),
+            // One is not there yet; one is called, or runs again; there is nothing.
+            (vec![over("a", &[done()])], 2, None),
+            (vec![observed("a", &[done(), None], false)], 1, None),
+            (Vec::new(), 0, None),
         ];
         for (observed, workloads, code) in cases {
             assert_eq!(exit_code(&observed, workloads), code, "{observed:?}");

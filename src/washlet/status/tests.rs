@@ -55,6 +55,7 @@ fn observed(generation: i64, progress: Progress, serving: Option<i64>) -> Observ
             generation,
             since: at(3) + Duration::from_millis(400),
         }),
+        over: false,
         components: vec![
             component("front", Some(Digest::of(b"front"))),
             component("back", None),

@@ -32,6 +32,7 @@ fn observed(progress: Progress, state: Option<RunState>) -> Observed {
         stamp: 0,
         progress,
         serving,
+        over: false,
         components: vec![ComponentState {
             name: "app".into(),
             image: "a:v1".to_owned(),
