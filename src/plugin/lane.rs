@@ -85,6 +85,21 @@ pub fn is_interrupted() -> bool {
     SLICE.get().over
 }
 
+/// Asked by what may go on for long without the guest, which is then not interrupted: pending, once in a turn, when the guest's
+/// slice is over. Where there are no turns it is always ready.
+pub fn poll_slice(cx: &Context<'_>) -> Poll<()> {
+    let slice = SLICE.get();
+    if slice.until == 0 || ticks() < slice.until {
+        return Poll::Ready(());
+    }
+    SLICE.set(Slice {
+        over: true,
+        ..slice
+    });
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}
+
 /// A guest begins that shares its task with others.
 pub fn begin_slice() {
     SLICE.set(Slice {

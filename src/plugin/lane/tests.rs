@@ -46,6 +46,25 @@ async fn who_takes_long_moves() {
     assert_eq!(names.recv().unwrap(), "washlet-slow");
 }
 
+/// As a connection that is copied to another one by the host: no guest is interrupted.
+#[tokio::test]
+async fn what_goes_on_without_a_guest_gives_way_and_moves() {
+    // Time passes only while there is an engine.
+    let _engine = crate::engine::Engine::builder().build().unwrap();
+    let lane = SlowLane::new(NonZeroUsize::MIN).unwrap();
+    let copy = async {
+        let begun = ticks();
+        while ticks() < begun + 4 {
+            future::poll_fn(|cx| poll_slice(cx)).await;
+        }
+        assert_eq!(name(), "washlet-slow");
+        true
+    };
+    let copied = tokio::spawn(Laned::shared(copy, &Lane::new(lane.handle())));
+    copied.await.unwrap();
+    assert!(future::poll_fn(|cx| Poll::Ready(poll_slice(cx).is_ready())).await);
+}
+
 #[tokio::test]
 async fn who_took_long_begins_in_the_slow_lane_until_it_does_not() {
     let slow = SlowLane::new(NonZeroUsize::MIN).unwrap();

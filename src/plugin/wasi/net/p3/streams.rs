@@ -19,6 +19,7 @@ use super::super::{
     StoreState,
     stream::{ReadHalf, WriteHalf},
 };
+use crate::plugin::lane::poll_slice;
 
 /// Bytes that are read at a time when the guest leaves the size to the host.
 const CHUNK: usize = 64 << 10;
@@ -96,6 +97,10 @@ impl StreamProducer<StoreState> for Receive {
         let Some(half) = &self.half else {
             return Poll::Ready(Ok(StreamResult::Dropped));
         };
+        // One connection may be sent what another one receives, which never ends while both are ready.
+        if poll_slice(context).is_pending() {
+            return not_ready(finish);
+        }
         // A read of nothing asks whether there is something.
         if destination.remaining(&mut store) == Some(0) {
             return match half.poll_ready(context) {
@@ -145,6 +150,9 @@ impl StreamConsumer<StoreState> for Send {
         let Some(half) = &self.half else {
             return Poll::Ready(Ok(StreamResult::Dropped));
         };
+        if poll_slice(context).is_pending() {
+            return not_ready(finish);
+        }
         let mut from = source.as_direct(store);
         if from.remaining().is_empty() {
             return match half.poll_ready(context) {
