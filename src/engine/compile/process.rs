@@ -105,7 +105,7 @@ impl CompilerProcess {
     }
 
     /// Most memory, in bytes, that all compiles together may take at a time. Three quarters are for one that needs much, the
-    /// rest for up to as many others as the engine has [threads](crate::engine::EngineBuilder::compile_threads) to compile.
+    /// rest for up to as many others as the engine has [threads](crate::engine::EngineBuilder::compile_threads), or two.
     /// Counted is what a process may write to (`RLIMIT_DATA`), of which it uses a part.
     #[must_use]
     pub fn max_memory(mut self, bytes: u64) -> Self {
