@@ -42,6 +42,7 @@ pub mod process;
 pub mod random;
 pub mod registry;
 pub mod run_dir;
+pub mod tasks;
 pub mod tls;
 pub mod wait;
 

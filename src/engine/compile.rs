@@ -1,4 +1,4 @@
-//! From bytes to machine code: once for each digest, on threads of their own, through the cache on disk. Components that are
+//! From bytes to machine code: once for each digest, on threads or in processes of their own, through the cache on disk. Components that are
 //! linked to each other are one component here, with a digest of its own.
 
 mod error;

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    path::Path,
     time::{Duration, Instant},
 };
 
@@ -10,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
 use washlet_e2e::{
-    Agent, AgentOptions, TestNamespace, eventually, process::Signal, with_namespace,
+    Agent, AgentOptions, TestNamespace, eventually, process::Signal, tasks::busiest, with_namespace,
 };
 
 use crate::{
@@ -83,41 +82,6 @@ async fn has_event(ns: &TestNamespace, reason: &str) -> Result<()> {
 /// How often an agent's log has this line of a guest.
 fn printed(agent: &Agent, line: &str) -> Result<usize> {
     Ok(agent.log()?.matches(line).count())
-}
-
-/// A thread of a process.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Thread {
-    /// Processor time that it has used, in ticks of the system's.
-    used: i64,
-    nice: i64,
-    name: String,
-}
-
-/// The thread of a process that has used most processor time.
-fn busiest(process: u32) -> Result<Thread> {
-    let mut threads = Vec::new();
-    let tasks = Path::new("/proc").join(process.to_string()).join("task");
-    for task in fs::read_dir(tasks)? {
-        // One that has ended meanwhile was not the busiest.
-        let Ok(stat) = fs::read_to_string(task?.path().join("stat")) else {
-            continue;
-        };
-        // Its name is in parentheses, and may have any in it.
-        let (head, rest) = stat.rsplit_once(')').context("no name")?;
-        let (_, name) = head.split_once('(').context("no name")?;
-        // The first after the name is the field 3; user and system time are 14 and 15, the niceness is 19.
-        let fields: Vec<&str> = rest.split_whitespace().collect();
-        let field = |number: usize| -> Result<i64> {
-            Ok(fields.get(number - 3).context("too few fields")?.parse()?)
-        };
-        threads.push(Thread {
-            used: field(14)? + field(15)?,
-            nice: field(19)?,
-            name: name.to_owned(),
-        });
-    }
-    threads.into_iter().max().context("no thread")
 }
 
 #[tokio::test]

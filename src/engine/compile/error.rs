@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Bytes could not be made a component that runs. Every variant but [`CompileError::Unreadable`],
-/// [`CompileError::Process`] and [`CompileError::Cancelled`] is the same at each try.
+/// [`CompileError::Process`] and [`CompileError::Cancelled`] is taken to be the same at each try.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompileError {

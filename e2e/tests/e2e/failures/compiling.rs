@@ -1,10 +1,10 @@
 //! Compiling takes nothing from others, whatever becomes of it.
 
-use std::{fmt::Write as _, fs, path::Path, time::Duration};
+use std::{fmt::Write as _, time::Duration};
 
 use anyhow::{Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
-use washlet_e2e::{Agent, Artifact, eventually, with_namespace};
+use washlet_e2e::{Artifact, eventually, tasks::children, with_namespace};
 
 use super::{Failure, heals, heals_untouched, while_answering};
 use crate::stage::{HEAL, Stage, guest, repository_of};
@@ -25,22 +25,6 @@ fn tangle() -> Result<Vec<u8>> {
         )?;
     }
     Ok(wat::parse_str(text + " (br 0)))))")?)
-}
-
-/// The processes that an agent has started.
-fn children(agent: &Agent) -> Result<Vec<i32>> {
-    let tasks = Path::new("/proc").join(agent.id().to_string()).join("task");
-    let mut found = Vec::new();
-    for task in fs::read_dir(tasks)? {
-        // A thread may have ended meanwhile.
-        let children = fs::read_to_string(task?.path().join("children")).unwrap_or_default();
-        found.extend(
-            children
-                .split_whitespace()
-                .filter_map(|id| id.parse::<i32>().ok()),
-        );
-    }
-    Ok(found)
 }
 
 #[tokio::test]
@@ -72,7 +56,7 @@ async fn a_component_that_takes_too_much_to_compile_is_refused_and_a_neighbour_a
             .await
         })
         .await?;
-        let left = children(&stage.agent)?;
+        let left = children(stage.agent.id())?;
         ensure!(left.is_empty(), "{left:?} go on");
         Ok(())
     })
@@ -94,7 +78,7 @@ async fn a_compiler_that_is_killed_is_started_again() -> Result<()> {
         ns.apply_yaml(&stage.workload("hello", &image)).await?;
         let compiler = async {
             loop {
-                if let Some(id) = children(&stage.agent)?
+                if let Some(id) = children(stage.agent.id())?
                     .first()
                     .copied()
                     .and_then(Pid::from_raw)
