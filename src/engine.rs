@@ -30,7 +30,7 @@ use crate::{content::Fetched, spec::Digest, wit::World};
 
 pub use builder::{EngineBuilder, EngineError, Pooling};
 pub use compile::{CompileError, CompilerProcess, compile_worker};
-pub use compose::{Composition, Wire};
+pub use compose::{Composition, OwnImport, Wire};
 pub use limits::{InstanceLimits, Refusal, SharedMemory};
 pub use memo::Memo;
 pub use room::{Full, Place, Room};

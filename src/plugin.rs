@@ -5,6 +5,7 @@
 //! [`Binding`], made from the workload's configuration; dropping it is the unbind. The *instance*: a [`Slot`], shared by all
 //! instances of a component and read by type, so that a host call costs no lookup by name. The *call*: the host function.
 
+mod apart;
 #[cfg_attr(
     not(feature = "wasi-http"),
     allow(dead_code, reason = "requests use all of it")
@@ -45,9 +46,10 @@ use crate::{
     wit::{InterfaceId, World},
 };
 
+pub use apart::{Apart, MAX_APART};
 pub use notices::{Notice, Notices};
 pub use run::{Run, RunState};
-pub use store::{Slots, StoreState, StoreTemplate};
+pub use store::{Part, Slots, StoreState, StoreTemplate};
 
 /// Per-component state of a plugin; a host call finds it by its type with [`StoreState::slot`].
 pub type Slot = Arc<dyn Any + Send + Sync>;
@@ -66,7 +68,9 @@ pub trait HostPlugin: Send + Sync + 'static {
     /// What the plugin offers to components (`imports`) and calls on them (`exports`). A pure fact.
     fn world(&self) -> World;
 
-    /// Adds the interfaces that `component` imports to its linker.
+    /// Adds the interfaces that `component` imports to its linker; also those that are granted to one component of a workload
+    /// rather than to another (`config`, `allowedHosts`) under the [names](ComponentFacts::own_names) that parts of it have for
+    /// them.
     ///
     /// # Errors
     /// When Wasmtime refuses a definition (two plugins offer one interface).
@@ -117,6 +121,8 @@ pub struct ComponentFacts {
     pub world: Arc<World>,
     /// The engine that it was compiled for.
     pub flavor: Flavor,
+    /// Components that are parts of it and granted something else: each one's place is its index.
+    pub apart: Arc<[Apart]>,
 }
 
 impl ComponentFacts {
@@ -124,6 +130,12 @@ impl ComponentFacts {
     #[must_use]
     pub fn imports(&self, offered: &InterfaceId) -> bool {
         self.world.imports.iter().any(|i| i.served_by(offered))
+    }
+
+    /// The names under which parts with [grants of their own](Apart) import this interface, each with the part's place.
+    pub fn own_names(&self, offered: &InterfaceId) -> impl Iterator<Item = (usize, String)> {
+        let parts = self.apart.iter().enumerate();
+        parts.flat_map(|(place, part)| part.names(offered).map(move |name| (place, name)))
     }
 
     /// Whether the component exports this interface, at a compatible version.
@@ -135,11 +147,11 @@ impl ComponentFacts {
 
 /// A workload that asks a plugin for its capability.
 pub struct BindRequest<'a> {
-    /// The workload.
+    /// The workload. Of components that are linked into one it has the first, and those with grants of their own.
     pub workload: &'a spec::Workload,
     /// Its entries for the packages of the plugin's world.
     pub interfaces: Vec<&'a spec::Interface>,
-    /// Its components, in the workload's order.
+    /// Its components that can be instantiated, in the workload's order.
     pub components: &'a [ComponentFacts],
     /// To be notified when [`Binding::fault`] may have changed.
     pub signal: Arc<Notify>,

@@ -1,5 +1,6 @@
 //! Several components into one: a component that contains them, instantiates them from the last to the first, and hands the
-//! exports of one to the imports of another. What no other component gives is an import of the whole, once for each name.
+//! exports of one to the imports of another. What no other component gives is an import of the whole, once for each name; but
+//! a part may have imports of its own, which the whole imports once more, so that the host can tell who calls.
 //!
 //! Not here: who gives what to whom. That is decided by whoever asks, and must have no cycle.
 
@@ -18,7 +19,7 @@ use super::compile::{CompileError, component_bytes};
 use crate::{content::Fetched, spec::Digest, wit::InterfaceId};
 
 /// Counts up when the same parts give other bytes than before, so that what is cached of then is not used.
-const SCHEME: &str = "washlet composition 1";
+const SCHEME: &str = "washlet composition 2";
 
 /// Components that are linked to each other. The first one is the root, whose exports are those of the whole.
 #[derive(Debug, Clone)]
@@ -27,6 +28,28 @@ pub struct Composition {
     pub parts: Vec<Fetched>,
     /// Who gives what to whom.
     pub wires: Vec<Wire>,
+    /// What is not shared of the rest.
+    pub own: Vec<OwnImport>,
+}
+
+/// An import of one part that it does not share with the others that have the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OwnImport {
+    /// The part, by its index.
+    pub part: usize,
+    /// What it imports, by the name that its bytes say.
+    pub import: InterfaceId,
+}
+
+impl OwnImport {
+    /// The name under which the whole imports it, which no other part has: `wasi-part2:cli/environment@0.2.0`.
+    #[must_use]
+    pub fn name(&self) -> InterfaceId {
+        InterfaceId {
+            namespace: format!("{}-part{}", self.import.namespace, self.part),
+            ..self.import.clone()
+        }
+    }
 }
 
 /// An import of one part that is an export of another.
@@ -60,6 +83,9 @@ impl Composition {
             } = wire;
             hash.update(format!("\n{importer} {import} {exporter} {export}"));
         }
+        for OwnImport { part, import } in &self.own {
+            hash.update(format!("\n{part} {import}"));
+        }
         Digest::from_hash(&hash.finalize())
     }
 
@@ -81,6 +107,9 @@ impl Composition {
         let mut instances = Vec::with_capacity(self.parts.len());
         for index in 0..self.parts.len() {
             instances.push(self.instantiate(&mut graph, index)?);
+        }
+        for own in &self.own {
+            keep_apart(&mut graph, &instances, own)?;
         }
         for wire in &self.wires {
             self.connect(&mut graph, &instances, wire)?;
@@ -154,6 +183,37 @@ impl Composition {
             .set_instantiation_argument(instance(wire.importer)?, &wire.import.to_string(), export)
             .map_err(|error| unfit(chain(&error)))
     }
+}
+
+/// Makes an import of one part an import of the whole, beside what the others share.
+fn keep_apart(
+    graph: &mut CompositionGraph,
+    instances: &[NodeId],
+    own: &OwnImport,
+) -> Result<(), CompileError> {
+    let uncomposable = |why: &str| {
+        CompileError::Uncomposable(format!("{}, for one part alone: {why}", own.import))
+    };
+    let import = own.import.to_string();
+    let instance = instances.get(own.part).copied();
+    let package = instance.and_then(|instance| graph[instance].package());
+    let ty = package.and_then(|package| {
+        let world = graph[package].ty();
+        graph.types()[world].imports.get(&import).copied()
+    });
+    let (Some(instance), Some(ItemKind::Instance(ty))) = (instance, ty) else {
+        return Err(uncomposable("it is no interface that this part imports"));
+    };
+    // Interfaces of one name are one import, so this one has none.
+    let mut interface = graph.types()[ty].clone();
+    interface.id = None;
+    let ty = graph.types_mut().add_interface(interface);
+    let node = graph
+        .import(own.name().to_string(), ItemKind::Instance(ty))
+        .map_err(|error| uncomposable(&chain(&error)))?;
+    graph
+        .set_instantiation_argument(instance, &import, node)
+        .map_err(|error| uncomposable(&chain(&error)))
 }
 
 /// All that the root exports is exported by the whole.

@@ -80,7 +80,9 @@ fn needs_concurrency(bytes: &[u8]) -> wasmparser::Result<bool> {
 }
 
 fn is_wasi_3(name: &str) -> bool {
-    let Some((_, version)) = name.split_once('@').filter(|_| name.starts_with("wasi:")) else {
+    // What a part of a composition imports for itself is `wasi-part1:`.
+    let of_wasi = name.starts_with("wasi:") || name.starts_with("wasi-part");
+    let Some((_, version)) = name.split_once('@').filter(|_| of_wasi) else {
         return false;
     };
     !(version.starts_with("0.2.") || version.starts_with("0.1."))
@@ -209,6 +211,10 @@ mod tests {
             (
                 r#"(component (import "acme:a/b@0.3.0" (instance)))"#,
                 Flavor::Plain,
+            ),
+            (
+                r#"(component (import "wasi-part2:cli/environment@0.3.0" (instance)))"#,
+                Flavor::Concurrent,
             ),
             (
                 r#"(component (import "wasi:clocks/system-clock@0.3.0" (instance)))"#,

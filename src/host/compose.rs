@@ -18,7 +18,7 @@ use crate::{
     content::Fetched,
     engine::{CompileError, Compiled, Composition},
     fault::{Fault, Reason, Stage},
-    plugin::wasi,
+    plugin::{Apart, wasi},
     spec,
     wit::{InterfaceId, World},
 };
@@ -29,10 +29,17 @@ pub(super) struct Roots {
     components: Option<Vec<spec::Component>>,
     /// One for each of them.
     pub compiled: Vec<Compiled>,
+    /// Parts of them that are granted something else; none of those that are the workload's own.
+    apart: Vec<Arc<[Apart]>>,
 }
 
 impl Roots {
-    /// The workload as plugins see it.
+    /// Its parts that are granted something else, by the root's index.
+    pub fn apart(&self, root: usize) -> Arc<[Apart]> {
+        self.apart.get(root).cloned().unwrap_or_default()
+    }
+
+    /// The workload whose components are the roots.
     pub fn of(&self, workload: &Arc<spec::Workload>) -> Arc<spec::Workload> {
         match &self.components {
             None => workload.clone(),
@@ -57,6 +64,7 @@ pub(super) async fn compile(
         return Ok(Roots {
             components: None,
             compiled: try_join_all(compiles).await?,
+            apart: Vec::new(),
         });
     }
     let worlds = inspect(shared, workload, fetched).await?;
@@ -73,22 +81,30 @@ pub(super) async fn compile(
     let groups = plan(&workload.components, &worlds, &host)?;
     let default_memory = shared.engine.max_memory() as u64;
     let mut components = Vec::with_capacity(groups.len());
+    let mut apart: Vec<Arc<[Apart]>> = Vec::with_capacity(groups.len());
     for group in &groups {
         let parts = group.granted(&workload.components, &worlds);
-        components.extend(grants::merge(&parts, default_memory)?);
+        let Some(whole) = grants::merge(&parts, default_memory)? else {
+            continue;
+        };
+        components.push(whole.component);
+        let own = whole.apart.iter();
+        let own = own.filter_map(|&index| Some(grants::own(index, parts.get(index)?)));
+        apart.push(own.collect());
     }
-    let compiles = groups
-        .iter()
-        .map(|group| whole(group, shared, workload, fetched));
+    let compiles = groups.iter().zip(&apart);
+    let compiles = compiles.map(|(group, apart)| whole(group, apart, shared, workload, fetched));
     Ok(Roots {
         components: Some(components),
         compiled: try_join_all(compiles).await?,
+        apart,
     })
 }
 
 /// Compiles a root with all that it needs.
 async fn whole(
     group: &Group,
+    apart: &[Apart],
     shared: &Shared,
     workload: &spec::Workload,
     fetched: &[Fetched],
@@ -103,6 +119,7 @@ async fn whole(
     let composition = Composition {
         parts: parts().map(|(_, fetched)| fetched.clone()).collect(),
         wires: group.wires.clone(),
+        own: apart.iter().flat_map(|part| part.imports.clone()).collect(),
     };
     let components: Vec<&spec::Component> = parts().map(|(component, _)| component).collect();
     // One with fuel and one without are refused.

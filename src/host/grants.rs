@@ -2,12 +2,15 @@
 //!
 //! Linked into one, they share each import from the host, and the host cannot tell which of them calls. So a grant of one
 //! becomes the whole's only where no other part could use it for more than its own: either one part alone imports what leads
-//! to it, or all that do are granted the same. Else [`merge`] refuses; two grants never become one.
+//! to it, or all that do are granted the same. A part of which that is not true stays apart: it imports what leads to its
+//! grants under names of its own. Two grants never become one.
 
-use std::{num::NonZeroU64, sync::Arc};
+use std::num::NonZeroU64;
 
 use crate::{
+    engine::OwnImport,
     fault::{Fault, Reason, Stage},
+    plugin::{Apart, MAX_APART},
     spec,
     wit::InterfaceId,
 };
@@ -19,10 +22,17 @@ pub(super) struct Part<'a> {
     pub imports: Vec<InterfaceId>,
 }
 
+/// What parts become.
+#[derive(Debug, PartialEq)]
+pub(super) struct Whole {
+    /// As a component of the workload.
+    pub component: spec::Component,
+    /// Parts that are granted something else, each by its index.
+    pub apart: Vec<usize>,
+}
+
 /// Something that a component is given beyond its imports, and that it reaches through some of them.
 struct Grant {
-    /// As a user writes it.
-    field: &'static str,
     leads_to_it: fn(&InterfaceId) -> bool,
     same: fn(&spec::Component, &spec::Component) -> bool,
     take: fn(&mut spec::Component, &spec::Component),
@@ -30,13 +40,11 @@ struct Grant {
 
 const GRANTS: [Grant; 6] = [
     Grant {
-        field: "localResources.config",
         leads_to_it: |import| import.namespace == "wasi" && import.package == "config",
         same: |a, b| a.config == b.config,
         take: |whole, part| whole.config.clone_from(&part.config),
     },
     Grant {
-        field: "localResources.environment",
         leads_to_it: |import| {
             import.namespace == "wasi"
                 && import.package == "cli"
@@ -46,7 +54,6 @@ const GRANTS: [Grant; 6] = [
         take: |whole, part| whole.environment.clone_from(&part.environment),
     },
     Grant {
-        field: "localResources.allowedHosts",
         // The types alone reach nobody.
         leads_to_it: |import| {
             import.namespace == "wasi" && import.package == "http" && import.interface != "types"
@@ -59,44 +66,56 @@ const GRANTS: [Grant; 6] = [
         take: |whole, part| whole.allowed_hosts.clone_from(&part.allowed_hosts),
     },
     Grant {
-        field: "localResources.allowedIpNameLookups",
         leads_to_it: is_of_sockets,
         same: |a, b| a.allowed_names == b.allowed_names,
         take: |whole, part| whole.allowed_names.clone_from(&part.allowed_names),
     },
     Grant {
-        field: "localResources.allowedHostLoopbackPorts",
         leads_to_it: is_of_sockets,
         same: |a, b| a.loopback_ports == b.loopback_ports,
         take: |whole, part| whole.loopback_ports.clone_from(&part.loopback_ports),
     },
     Grant {
-        field: "localResources.volumeMounts",
         leads_to_it: |import| import.namespace == "wasi" && import.package == "filesystem",
         same: |a, b| a.mounts == b.mounts,
         take: |whole, part| whole.mounts.clone_from(&part.mounts),
     },
 ];
 
+/// The interfaces through which a part that stays apart comes to all of its grants. With what else they import, components
+/// use only what they came to through these.
+const DOORS: [(&str, &str); 10] = [
+    ("cli", "environment"),
+    ("config", "runtime"),
+    ("config", "store"),
+    ("filesystem", "preopens"),
+    ("http", "client"),
+    ("http", "outgoing-handler"),
+    ("sockets", "ip-name-lookup"),
+    ("sockets", "tcp-create-socket"),
+    // Of WASI 0.3, whose sockets are made by their types.
+    ("sockets", "types"),
+    ("sockets", "udp-create-socket"),
+];
+
 fn is_of_sockets(import: &InterfaceId) -> bool {
     import.namespace == "wasi" && import.package == "sockets"
 }
 
-/// The whole that these parts become, as a component of the workload: it has the first one's name and time, and memory for
-/// all of them, since a limit is on all memories of an instance together; and so with fuel. `default_memory` is for those
-/// without a limit.
+/// The whole that these parts become: it has the first one's name and time, and memory for all of them, since a limit is on
+/// all memories of an instance together; and so with fuel. `default_memory` is for those without a limit.
 ///
 /// # Errors
-/// A fault that names two parts and the grant in which they differ, or of which one alone has fuel.
-pub(super) fn merge(
-    parts: &[Part<'_>],
-    default_memory: u64,
-) -> Result<Option<spec::Component>, Fault> {
+/// A fault, if one alone has fuel, or if too many would have to stay apart.
+pub(super) fn merge(parts: &[Part<'_>], default_memory: u64) -> Result<Option<Whole>, Fault> {
     let Some(root) = parts.first() else {
         return Ok(None);
     };
     if parts.len() == 1 {
-        return Ok(Some(root.component.clone()));
+        return Ok(Some(Whole {
+            component: root.component.clone(),
+            apart: Vec::new(),
+        }));
     }
     // Written out, so that whoever adds a grant has to say here what becomes of it.
     let spec::Component {
@@ -137,21 +156,67 @@ pub(super) fn merge(
         max_instances: *max_instances,
         role: *role,
     };
-    for grant in &GRANTS {
-        let mut users = parts
-            .iter()
-            .filter_map(|part| Some((part, part.imports.iter().find(|i| (grant.leads_to_it)(i))?)));
-        let Some((first, import)) = users.next() else {
-            continue;
-        };
-        if let Some((other, _)) =
-            users.find(|(other, _)| !(grant.same)(first.component, other.component))
-        {
-            return Err(conflict(grant.field, import, first, other));
-        }
-        (grant.take)(&mut whole, first.component);
+    let apart = share(parts, &mut whole);
+    if apart.len() > MAX_APART {
+        return Err(too_many(root, apart.len()));
     }
-    Ok(Some(whole))
+    Ok(Some(Whole {
+        component: whole,
+        apart,
+    }))
+}
+
+/// Gives the whole the grants of its parts, from the first to the last, and returns those that have others than the parts
+/// before them.
+fn share(parts: &[Part<'_>], whole: &mut spec::Component) -> Vec<usize> {
+    let mut taken = [false; GRANTS.len()];
+    let mut apart = Vec::new();
+    for (index, part) in parts.iter().enumerate() {
+        let uses = |grant: &Grant| {
+            part.imports
+                .iter()
+                .any(|import| (grant.leads_to_it)(import))
+        };
+        let used = GRANTS.iter().zip(&mut taken);
+        let mut used: Vec<_> = used.filter(|(grant, _)| uses(grant)).collect();
+        let same = |grant: &Grant| (grant.same)(whole, part.component);
+        if used.iter().any(|(grant, taken)| **taken && !same(grant)) {
+            apart.push(index);
+            continue;
+        }
+        for (grant, taken) in used.iter_mut().filter(|(_, taken)| !**taken) {
+            (grant.take)(whole, part.component);
+            **taken = true;
+        }
+    }
+    apart
+}
+
+/// A part that stays apart, and which of its imports are its own.
+pub(super) fn own(index: usize, part: &Part<'_>) -> Apart {
+    let doors = part.imports.iter().filter(|import| {
+        let door = (import.package.as_str(), import.interface.as_str());
+        // The sockets of WASI 0.2 have no such types.
+        import.namespace == "wasi" && DOORS.contains(&door)
+    });
+    Apart {
+        component: part.component.name.clone(),
+        imports: doors
+            .map(|import| OwnImport {
+                part: index,
+                import: import.clone(),
+            })
+            .collect(),
+    }
+}
+
+fn too_many(root: &Part<'_>, many: usize) -> Fault {
+    let message = format!(
+        "component \"{}\" is linked into one with {many} others that are all granted something else in their localResources, \
+         and the host can tell {MAX_APART} apart; give some of them the same, or put them into workloads of their own",
+        root.component.name
+    );
+    Fault::new(Stage::Link, Reason::UnsupportedSpec, message)
 }
 
 /// The fuel of the whole, which is counted as one: that of all parts together, if they have any.
@@ -168,20 +233,6 @@ fn fuel(parts: &[Part<'_>]) -> Result<Option<NonZeroU64>, Fault> {
     }
     let all = parts.iter().filter_map(|part| part.component.fuel);
     Ok(all.reduce(|sum, more| sum.saturating_add(more.get())))
-}
-
-fn conflict(field: &str, import: &InterfaceId, one: &Part<'_>, other: &Part<'_>) -> Fault {
-    let name = |part: &Part<'_>| Arc::clone(&part.component.name);
-    let message = format!(
-        "components \"{}\" and \"{}\" are linked into one and both use {}:{}/{}, but their {field} differ, and the host could \
-         not tell which of them calls; give both the same, or put them into workloads of their own",
-        name(one),
-        name(other),
-        import.namespace,
-        import.package,
-        import.interface,
-    );
-    Fault::new(Stage::Link, Reason::UnsupportedSpec, message)
 }
 
 #[cfg(test)]
@@ -209,15 +260,23 @@ mod tests {
         }
     }
 
-    fn merged(parts: &[(&spec::Component, &[&str])]) -> Result<spec::Component, Fault> {
-        let parts: Vec<Part<'_>> = parts
-            .iter()
-            .map(|(component, imports)| Part {
-                component,
-                imports: imports.iter().map(|i| i.parse().unwrap()).collect(),
-            })
-            .collect();
+    fn part<'a>(component: &'a spec::Component, imports: &[&str]) -> Part<'a> {
+        Part {
+            component,
+            imports: imports.iter().map(|i| i.parse().unwrap()).collect(),
+        }
+    }
+
+    fn parted(parts: &[(&spec::Component, &[&str])]) -> Result<Whole, Fault> {
+        let parts: Vec<Part<'_>> = parts.iter().map(|(c, imports)| part(c, imports)).collect();
         merge(&parts, 100).map(Option::unwrap)
+    }
+
+    /// The whole of parts that all share their grants.
+    fn merged(parts: &[(&spec::Component, &[&str])]) -> Result<spec::Component, Fault> {
+        let whole = parted(parts)?;
+        assert_eq!(whole.apart, [0; 0]);
+        Ok(whole.component)
     }
 
     #[test]
@@ -251,35 +310,105 @@ mod tests {
     }
 
     #[test]
-    fn grants_that_differ_are_never_merged() {
+    fn a_part_with_other_grants_stays_apart_with_all_of_them() {
         let (front, back) = (granted("front"), granted("back"));
         let cases = [
-            (ENVIRONMENT, ENVIRONMENT, "localResources.environment"),
-            (
-                CONFIG,
-                "wasi:config/runtime@0.2.0-draft",
-                "localResources.config",
-            ),
-            (OUTGOING, OUTGOING, "localResources.allowedHosts"),
-            (OUTGOING, CLIENT, "localResources.allowedHosts"),
+            (ENVIRONMENT, ENVIRONMENT),
+            (CONFIG, "wasi:config/runtime@0.2.0-draft"),
+            (OUTGOING, OUTGOING),
+            (OUTGOING, CLIENT),
+            (OUTGOING, "wasi:sockets/tcp-create-socket@0.2.0"),
         ];
-        for (of_front, of_back, field) in cases {
+        for (of_front, of_back) in cases {
             let middle = granted("middle");
             let parts: [(&spec::Component, &[&str]); 3] = [
                 (&front, &[of_front]),
                 (&middle, &[TYPES]),
                 (&back, &[of_back]),
             ];
-            let fault = merged(&parts).unwrap_err();
-            assert_eq!(
-                (fault.stage, fault.reason),
-                (Stage::Link, Reason::UnsupportedSpec)
-            );
-            for text in ["\"front\" and \"back\"", field] {
-                assert!(fault.message.contains(text), "{text}: {fault}");
-            }
-            assert!(!fault.message.contains("of front"), "no value: {fault}");
+            let whole = parted(&parts).unwrap();
+            assert_eq!(whole.apart, [2], "{of_front} {of_back}");
+            // Nothing of it is the whole's.
+            let of_front = merged(&parts[..2]).unwrap();
+            let memory_limit = whole.component.memory_limit;
+            let of_front = spec::Component {
+                memory_limit,
+                ..of_front
+            };
+            assert_eq!(whole.component, of_front);
         }
+        // What it does not use may differ, and a third part may share with the first again.
+        let again = spec::Component {
+            name: "again".into(),
+            ..front.clone()
+        };
+        let all = &[ENVIRONMENT, CONFIG][..];
+        let parts: [(&spec::Component, &[&str]); 4] = [
+            (&front, all),
+            (&back, &[CONFIG]),
+            (&again, all),
+            (&back, &[OUTGOING]),
+        ];
+        let whole = parted(&parts).unwrap();
+        assert_eq!(whole.apart, [1]);
+        assert_eq!(whole.component.allowed_hosts, back.allowed_hosts);
+        assert_eq!(whole.component.config, front.config);
+    }
+
+    #[test]
+    fn what_stays_apart_imports_the_doors_by_itself() {
+        let back = granted("back");
+        let imports = [
+            ENVIRONMENT,
+            TYPES,
+            OUTGOING,
+            "wasi:filesystem/types@0.2.0",
+            "wasi:sockets/tcp@0.2.0",
+            "wasi:sockets/tcp-create-socket@0.2.0",
+            "other:config/store@0.2.0",
+        ];
+        let apart = own(3, &part(&back, &imports));
+        assert_eq!(&*apart.component, "back");
+        let names = apart.imports.iter().map(|own| own.name().to_string());
+        assert_eq!(
+            names.collect::<Vec<_>>(),
+            [
+                "wasi-part3:cli/environment@0.2.0",
+                "wasi-part3:http/outgoing-handler@0.2.3",
+                "wasi-part3:sockets/tcp-create-socket@0.2.0",
+            ]
+        );
+        // Whatever leads to a grant is a door, or of no use without one.
+        for id in crate::plugin::wasi::offers() {
+            let leads = GRANTS.iter().any(|grant| (grant.leads_to_it)(&id));
+            let alone = ["types", "network", "instance-network", "tcp", "udp"];
+            let door = !own(1, &part(&back, &[&id.to_string()])).imports.is_empty();
+            assert!(
+                !leads || door || alone.contains(&id.interface.as_str()),
+                "{id}"
+            );
+        }
+    }
+
+    #[test]
+    fn so_many_parts_stay_apart_and_no_more() {
+        let root = granted("root");
+        let others: Vec<spec::Component> = (0..=MAX_APART)
+            .map(|n| granted(&format!("part-{n}")))
+            .collect();
+        let mut parts: Vec<(&spec::Component, &[&str])> = vec![(&root, &[ENVIRONMENT])];
+        parts.extend(others.iter().map(|part| (part, &[ENVIRONMENT][..])));
+        let fault = parted(&parts).unwrap_err();
+        assert_eq!(
+            (fault.stage, fault.reason),
+            (Stage::Link, Reason::UnsupportedSpec)
+        );
+        for text in ["\"root\"", "17 others", "localResources"] {
+            assert!(fault.message.contains(text), "{text}: {fault}");
+        }
+        assert!(!fault.message.contains("of root"), "no value: {fault}");
+        parts.pop();
+        assert_eq!(parted(&parts).unwrap().apart.len(), MAX_APART);
     }
 
     #[test]

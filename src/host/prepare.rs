@@ -88,9 +88,7 @@ impl Candidate {
         let Stage::Compiled(roots) = &self.stage else {
             return Ok(());
         };
-        let workload = roots.of(&self.workload);
-        let (bindings, linked) =
-            link::link(shared, &workload, &roots.compiled, signal, kept).await?;
+        let (bindings, linked) = link::link(shared, &self.workload, roots, signal, kept).await?;
         self.stage = Stage::Linked(Generation {
             workload: self.workload.clone(),
             digests: self.digests.clone(),

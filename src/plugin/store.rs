@@ -3,7 +3,7 @@
 //! A store is made for each request, so everything that is the same for all instances of a component is decided once, in its
 //! [`StoreTemplate`], and shared; what most components never touch is made when they do.
 
-use std::{any::Any, fmt, num::NonZeroU64, sync::Arc};
+use std::{any::Any, collections::BTreeMap, fmt, num::NonZeroU64, sync::Arc};
 
 use wasmtime::{Store, UpdateDeadline, component::ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -28,7 +28,16 @@ pub struct StoreState {
     sockets: Instance,
     #[cfg(feature = "wasi-http")]
     http: HttpState,
+    /// Of parts with grants of their own, by their place; each is made when that part first needs it.
+    apart: BTreeMap<usize, PartState>,
     shared: Arc<Shared>,
+}
+
+/// What a part with grants of its own has in a store for itself.
+struct PartState {
+    wasi: WasiCtx,
+    #[cfg(feature = "wasi-http")]
+    http: HttpState,
 }
 
 /// The slots of one component, shared by all its instances.
@@ -51,8 +60,55 @@ pub struct StoreTemplate {
 struct Shared {
     /// For each call, if what the component executes is counted.
     fuel: Option<u64>,
+    whole: Part,
+    /// By their place.
+    apart: Vec<Part>,
+}
+
+/// What a component is granted, or a part of it that is granted something else.
+pub struct Part {
     slots: Slots,
     wasi: WasiTemplate,
+}
+
+impl Part {
+    /// The grants of a component of this workload. Of the slots, those that are [`Preopens`] and [`SharedMemory`] are what it has
+    /// of its workload's volumes and memory. `network` is that of the workload's generation, and `role` what the component may
+    /// do there.
+    #[must_use]
+    pub fn new(
+        workload: &spec::Workload,
+        component: &spec::Component,
+        slots: Slots,
+        network: &Network,
+        role: Role,
+    ) -> Self {
+        #[cfg(feature = "wasi-http")]
+        let count_denial = super::wasi_http::denial_counter(&slots);
+        #[cfg(not(feature = "wasi-http"))]
+        let count_denial = Box::new(|| ());
+        let grants = Grants::new(network, role, workload, component, count_denial);
+        let preopens = slots.get_shared::<Preopens>();
+        Self {
+            slots,
+            wasi: WasiTemplate::new(workload, component, preopens, grants),
+        }
+    }
+
+    fn state(&self) -> PartState {
+        PartState {
+            wasi: self.wasi.context(),
+            #[cfg(feature = "wasi-http")]
+            http: HttpState::new(&self.slots),
+        }
+    }
+}
+
+impl Shared {
+    /// A part with grants of its own; host functions are defined for those places only at which there is one.
+    fn part(&self, place: usize) -> &Part {
+        self.apart.get(place).unwrap_or(&self.whole)
+    }
 }
 
 impl Slots {
@@ -85,51 +141,39 @@ impl fmt::Debug for Slots {
 }
 
 impl StoreTemplate {
-    /// Decides what the stores of one component of a workload have in common. Of the slots, those that are
-    /// [`Preopens`] and [`SharedMemory`] are what the component has of its workload's volumes and memory. `network` is that of
-    /// the workload's generation, and `role` what the component may do there.
+    /// Decides what the stores of one component of a workload have in common. `apart` are the parts of it that are granted
+    /// something else than the `whole`, by their places.
     #[must_use]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts of one component, used once"
-    )]
     pub fn new(
         engine: &Engine,
         workload: &spec::Workload,
         component: &spec::Component,
         compiled: &Compiled,
-        slots: Slots,
-        network: &Network,
-        role: Role,
+        whole: Part,
+        apart: Vec<Part>,
     ) -> Self {
-        #[cfg(feature = "wasi-http")]
-        let count_denial = super::wasi_http::denial_counter(&slots);
-        #[cfg(not(feature = "wasi-http"))]
-        let count_denial = Box::new(|| ());
-        let grants = Grants::new(network, role, workload, component, count_denial);
         let max_memory = component.memory_limit.map_or(engine.max_memory(), |bytes| {
             usize::try_from(bytes).unwrap_or(usize::MAX)
         });
         let mut limits = InstanceLimits::new(max_memory);
-        if let Some(shared) = slots.get_shared::<SharedMemory>()
+        if let Some(shared) = whole.slots.get_shared::<SharedMemory>()
             && let Some(bytes) = workload.memory_limit
         {
             limits = limits.within(shared, usize::try_from(bytes).unwrap_or(usize::MAX));
         }
-        let preopens = slots.get_shared::<Preopens>();
         Self {
             engine: engine.wasmtime(compiled.flavor).clone(),
             room: engine.room(compiled.flavor).clone(),
             limits,
             #[cfg(feature = "wasi-http")]
-            http: HttpState::new(&slots),
+            http: HttpState::new(&whole.slots),
             shared: Arc::new(Shared {
                 fuel: compiled
                     .flavor
                     .is_metered()
                     .then(|| component.fuel.map_or(u64::MAX, NonZeroU64::get)),
-                slots,
-                wasi: WasiTemplate::new(workload, component, preopens, grants),
+                whole,
+                apart,
             }),
             _compiled: compiled.clone(),
         }
@@ -146,6 +190,7 @@ impl StoreTemplate {
             sockets: Instance::default(),
             #[cfg(feature = "wasi-http")]
             http: self.http.clone(),
+            apart: BTreeMap::new(),
             shared: self.shared.clone(),
         };
         let mut store = Store::new(&self.engine, state);
@@ -177,7 +222,13 @@ impl StoreState {
     /// The component's slot of type `T`, if a plugin gave it one; see [`Slots::get`].
     #[must_use]
     pub fn slot<T: Any + Send + Sync>(&self) -> Option<&T> {
-        self.shared.slots.get()
+        self.shared.whole.slots.get()
+    }
+
+    /// The same of a part with grants of its own, by its place; see [`ComponentFacts::own_names`](super::ComponentFacts::own_names).
+    #[must_use]
+    pub fn slot_of<T: Any + Send + Sync>(&self, place: usize) -> Option<&T> {
+        self.shared.part(place).slots.get()
     }
 
     /// The instance's limits, and whether it ran into them.
@@ -210,10 +261,44 @@ impl StoreState {
     /// What the host functions of `wasi:sockets` work on.
     pub(super) fn sockets_view(&mut self) -> View<'_> {
         View {
-            grants: &self.shared.wasi.grants,
+            grants: &self.shared.whole.wasi.grants,
             instance: &mut self.sockets,
             table: &mut self.table,
         }
+    }
+
+    /// The same of a part with grants of its own.
+    pub(super) fn sockets_of<const PLACE: usize>(&mut self) -> View<'_> {
+        View {
+            grants: &self.shared.part(PLACE).wasi.grants,
+            instance: &mut self.sockets,
+            table: &mut self.table,
+        }
+    }
+
+    /// WASI's own state of a part with grants of its own.
+    pub(super) fn wasi_of<const PLACE: usize>(&mut self) -> WasiCtxView<'_> {
+        let (part, table) = self.part_state(PLACE);
+        WasiCtxView {
+            ctx: &mut part.wasi,
+            table,
+        }
+    }
+
+    /// What calls out for a part with grants of its own.
+    #[cfg(feature = "wasi-http")]
+    pub(super) fn http_of<const PLACE: usize>(
+        &mut self,
+    ) -> wasmtime_wasi_http::WasiHttpCtxView<'_> {
+        let (part, table) = self.part_state(PLACE);
+        part.http.view(table)
+    }
+
+    fn part_state(&mut self, place: usize) -> (&mut PartState, &mut ResourceTable) {
+        let shared = &self.shared;
+        let state = self.apart.entry(place);
+        let state = state.or_insert_with(|| shared.part(place).state());
+        (state, &mut self.table)
     }
 
     /// The instance's resources.
@@ -224,7 +309,7 @@ impl StoreState {
 
 impl WasiView for StoreState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        let wasi = &self.shared.wasi;
+        let wasi = &self.shared.whole.wasi;
         WasiCtxView {
             ctx: self.wasi.get_or_insert_with(|| wasi.context()),
             table: &mut self.table,

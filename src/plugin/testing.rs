@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, broadcast};
 
 use super::{
-    BindRequest, Binding, ComponentFacts, HostPlugin, Linked, Notice, Notices, StoreTemplate,
+    BindRequest, Binding, ComponentFacts, HostPlugin, Linked, Notice, Notices, Part, StoreTemplate,
     wasi::{self, Kept},
 };
 use crate::{
@@ -46,6 +46,7 @@ impl Kit {
             name: "main".into(),
             world: Arc::default(),
             flavor: crate::engine::Flavor::Plain,
+            apart: Arc::default(),
         }];
         Self {
             plugin,
@@ -100,14 +101,20 @@ impl Kit {
         let of_components = kept.slots(&self.workload, &self.facts).await?;
         let slots = slots.into_iter().chain(of_components.into_iter().flatten());
         let slots = slots.collect();
+        let whole = Part::new(
+            &self.workload,
+            &self.workload.components[0],
+            slots,
+            &wasi::Network::default(),
+            wasi::Role::Component,
+        );
         let template = StoreTemplate::new(
             engine,
             &self.workload,
             &self.workload.components[0],
             &compiled,
-            slots,
-            &wasi::Network::default(),
-            wasi::Role::Component,
+            whole,
+            Vec::new(),
         );
         let linked = Linked {
             facts: self.facts[0].clone(),

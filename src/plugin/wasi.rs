@@ -11,9 +11,17 @@ mod volumes;
 use std::sync::Arc;
 
 use wasmtime::component::Linker;
-use wasmtime_wasi::WasiCtx;
+use wasmtime_wasi::{
+    WasiCtx, WasiCtxView,
+    cli::{WasiCli, WasiCliCtxView},
+    filesystem::{WasiFilesystem, WasiFilesystemCtxView},
+    p2, p3,
+};
 
-use super::{ComponentFacts, StoreState};
+use super::{
+    ComponentFacts, MAX_APART, StoreState,
+    apart::{self, at_each_place},
+};
 use crate::{
     spec,
     wit::{InterfaceId, World},
@@ -123,13 +131,47 @@ pub fn link(linker: &mut Linker<StoreState>, component: &ComponentFacts) -> wasm
         })
     };
     if imports(2) {
-        wasmtime_wasi::p2::add_to_linker_async(linker)?;
+        p2::add_to_linker_async(linker)?;
     }
     // Asynchronous host functions exist in the concurrent engine only, and who imports WASI 0.3 is compiled for that.
     if component.flavor.is_concurrent() && imports(3) {
-        wasmtime_wasi::p3::add_to_linker(linker)?;
+        p3::add_to_linker(linker)?;
     }
-    net::link(linker, component)
+    net::link(linker, component)?;
+    link_apart(linker, component)
+}
+
+/// The same for parts with grants of their own: environment and directories, by which they come to all that they alone have.
+fn link_apart(linker: &mut Linker<StoreState>, component: &ComponentFacts) -> wasmtime::Result<()> {
+    type Cli = for<'a> fn(&'a mut StoreState) -> WasiCliCtxView<'a>;
+    type Files = for<'a> fn(&'a mut StoreState) -> WasiFilesystemCtxView<'a>;
+    const CLI: [Cli; MAX_APART] = at_each_place!(cli_of);
+    const FILES: [Files; MAX_APART] = at_each_place!(files_of);
+    let mut link = apart::Linking { linker, component };
+    let environment = p2::bindings::cli::environment::add_to_linker_instance::<_, WasiCli>;
+    link.interface("wasi:cli/environment@0.2.12", &CLI, environment)?;
+    let preopens = p2::bindings::filesystem::preopens::add_to_linker_instance::<_, WasiFilesystem>;
+    link.interface("wasi:filesystem/preopens@0.2.12", &FILES, preopens)?;
+    let environment = p3::bindings::cli::environment::add_to_linker_instance::<_, WasiCli>;
+    link.interface("wasi:cli/environment@0.3.0", &CLI, environment)?;
+    let preopens = p3::bindings::filesystem::preopens::add_to_linker_instance::<_, WasiFilesystem>;
+    link.interface("wasi:filesystem/preopens@0.3.0", &FILES, preopens)
+}
+
+fn cli_of<const PLACE: usize>(state: &mut StoreState) -> WasiCliCtxView<'_> {
+    let WasiCtxView { ctx, table } = state.wasi_of::<PLACE>();
+    WasiCliCtxView {
+        ctx: ctx.cli(),
+        table,
+    }
+}
+
+fn files_of<const PLACE: usize>(state: &mut StoreState) -> WasiFilesystemCtxView<'_> {
+    let WasiCtxView { ctx, table } = state.wasi_of::<PLACE>();
+    WasiFilesystemCtxView {
+        ctx: ctx.filesystem(),
+        table,
+    }
 }
 
 /// What the WASI state of one component's instances is made of.
@@ -219,6 +261,7 @@ mod tests {
             name: "main".into(),
             world: Arc::default(),
             flavor: Flavor::Plain,
+            apart: Arc::default(),
         };
         link(&mut linker, &facts).unwrap();
         assert!(linker.instance("wasi:cli/environment@0.2.12").is_ok());

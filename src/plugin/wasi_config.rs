@@ -12,7 +12,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use futures::future::BoxFuture;
 use wasmtime::component::Linker;
 
-use super::{BindRequest, Binding, ComponentFacts, HostPlugin, Slot, StoreState, interface_ids};
+use super::{
+    BindRequest, Binding, ComponentFacts, HostPlugin, Slot, StoreState, apart, interface_ids,
+};
 use crate::{fault::Fault, wit::World};
 
 const STORE: &str = "wasi:config/store@0.2.0-rc.1";
@@ -57,7 +59,11 @@ impl HostPlugin for WasiConfig {
         if imports(RUNTIME) {
             bindings::runtime::add_to_linker::<_, host::View<'static>>(linker, host::view)?;
         }
-        Ok(())
+        let mut link = apart::Linking { linker, component };
+        let store = bindings::store::add_to_linker_instance::<_, host::View<'static>>;
+        link.interface(STORE, &host::OF_PARTS, store)?;
+        let runtime = bindings::runtime::add_to_linker_instance::<_, host::View<'static>>;
+        link.interface(RUNTIME, &host::OF_PARTS, runtime)
     }
 
     fn bind<'a>(

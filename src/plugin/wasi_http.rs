@@ -305,7 +305,7 @@ impl HostPlugin for HttpServer {
         if component.flavor.is_concurrent() && imports(&[TYPES_3, CLIENT_3]) {
             wasmtime_wasi_http::p3::add_to_linker(linker)?;
         }
-        Ok(())
+        egress::link_apart(linker, component)
     }
 
     fn bind<'a>(

@@ -2,17 +2,22 @@
 
 use std::{collections::HashMap, net::SocketAddr};
 
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
 use wash_runtime::{
     fault::{Fault, Reason},
-    host::{HostApi as _, HostApiError},
-    types::{Component, LocalResources, Workload},
+    host::{HostApi as _, HostApiError, HostBuilder},
+    types::{Component, LocalResources, Mount, Volume, Workload},
 };
 
-use super::host::{get, host, request, send, workload};
+use super::host::{get, host, host_of, request, send, workload};
 
 const FRONT: &[u8] = include_bytes!("../../e2e/guests/wasm/compose-front.wasm");
 const BACK: &[u8] = include_bytes!("../../e2e/guests/wasm/compose-back.wasm");
 const ECHO_P3: &[u8] = include_bytes!("../../e2e/guests/wasm/echo-p3.wasm");
+const GRANTED_P3: &[u8] = include_bytes!("../../e2e/guests/wasm/granted-p3.wasm");
 const MIDDLEWARE_P3: &[u8] = include_bytes!("../../e2e/guests/wasm/middleware-p3.wasm");
 
 /// Parts by name, at the host name `a.test`.
@@ -137,44 +142,111 @@ async fn grants_that_are_equal_are_both_components() {
 }
 
 #[tokio::test]
-async fn grants_that_differ_are_never_shared() {
-    let none = LocalResources::default;
-    let cases = [
-        (
-            "config",
-            LocalResources {
-                config: map(&[("key", "secret")]),
-                ..none()
-            },
-        ),
-        (
-            "environment",
-            LocalResources {
-                environment: map(&[("NAME", "secret")]),
-                ..none()
-            },
-        ),
-        (
-            "allowedHosts",
-            LocalResources {
-                allowed_hosts: vec!["secret.test".into()],
-                ..none()
-            },
-        ),
-    ];
-    for (field, granted) in cases {
-        for parts in [
-            [("front", FRONT, granted.clone()), ("back", BACK, none())],
-            [("front", FRONT, none()), ("back", BACK, granted)],
-        ] {
-            let fault = refused(composed(parts)).await;
-            assert_eq!(fault.reason, Reason::UnsupportedSpec, "{fault}");
-            for text in ["\"front\" and \"back\"", field, "workloads of their own"] {
-                assert!(fault.message.contains(text), "{text}: {fault}");
+async fn each_component_has_the_grants_that_are_its_own() {
+    let (server, reached) = answering().await;
+    let (host, addr) = host_of(HostBuilder::new().allow_host_loopback(true)).await;
+    let volume = |name: &str| Volume {
+        name: name.into(),
+        ..Volume::default()
+    };
+    for (version, [front, back], paths) in [
+        ("p2", [FRONT, BACK], ["/front", "/back"]),
+        ("p3", [MIDDLEWARE_P3, GRANTED_P3], ["/own", "/"]),
+    ] {
+        for more in [0, 1] {
+            let resources = [0, 1].map(|part| granted(part, part == more, reached));
+            let [of_front, of_back] = resources;
+            let parts = [("front", front, of_front), ("back", back, of_back)];
+            let workload = Workload {
+                volumes: vec![volume("of-0"), volume("of-1")],
+                ..composed(parts)
+            };
+            let status = host.workload_start(request(workload)).await;
+            let id = status.expect("it starts").workload_id;
+            for (part, path) in paths.into_iter().enumerate() {
+                for (query, wanted) in found(version, part, part == more, reached) {
+                    let found = text(addr, &format!("{path}?{query}")).await;
+                    assert_eq!(found, wanted, "{version}: {path}?{query}, {more} has more");
+                }
             }
-            assert!(!fault.message.contains("secret"), "{fault}");
+            host.workload_stop(&id).await.expect("it stops");
         }
     }
+    server.abort();
+}
+
+/// Resources of the first or the second part, of which one may do more.
+fn granted(part: usize, more: bool, reached: SocketAddr) -> LocalResources {
+    let value = format!("of {part}");
+    let if_more = |text: String| if more { vec![text] } else { Vec::new() };
+    LocalResources {
+        config: map(&[("key", &value)]),
+        environment: map(&[("NAME", &value)]),
+        allowed_hosts: if_more(format!("http://{reached}")),
+        allowed_ip_name_lookups: if_more("name.invalid".into()),
+        allowed_host_loopback_ports: if_more(reached.port().to_string()),
+        volume_mounts: vec![Mount {
+            volume: format!("of-{part}"),
+            path: format!("/of-{part}"),
+            ..Mount::default()
+        }],
+        ..LocalResources::default()
+    }
+}
+
+/// What such a part is to find: queries, and the answers to them.
+fn found(version: &str, part: usize, more: bool, reached: SocketAddr) -> Vec<(String, String)> {
+    let port = reached.port();
+    let either = |yes: &str, no: &str| if more { yes.to_owned() } else { no.to_owned() };
+    let denied = if version == "p2" {
+        "access-denied"
+    } else {
+        "AccessDenied"
+    };
+    let unknown = if version == "p2" {
+        "name-unresolvable"
+    } else {
+        "NameUnresolvable"
+    };
+    let mut found = vec![
+        ("variable=NAME".into(), format!("of {part}")),
+        ("directories=".into(), format!("/of-{part}")),
+        (
+            format!("authority={reached}"),
+            either("200", "HttpRequestDenied"),
+        ),
+        ("lookup=name.invalid".into(), either(unknown, denied)),
+        (
+            format!("connect=127.255.255.254:{port}"),
+            either("done", denied),
+        ),
+    ];
+    // There is none for WASI 0.3 yet.
+    if version == "p2" {
+        found.push(("config=key".into(), format!("of {part}")));
+    }
+    found
+}
+
+/// A server on the loopback that answers whatever it is asked, and its address.
+async fn answering() -> (tokio::task::JoinHandle<()>, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let server = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut request = [0; 1024];
+                if stream.read(&mut request).await.is_ok() {
+                    let _ = stream
+                        .write_all(
+                            b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+                        )
+                        .await;
+                }
+            });
+        }
+    });
+    (server, address)
 }
 
 #[tokio::test]

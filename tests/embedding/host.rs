@@ -29,8 +29,13 @@ const SERVICE: &[u8] = include_bytes!("../../e2e/guests/wasm/service.wasm");
 const NEEDS_WIDGETS: &[u8] = include_bytes!("../../e2e/guests/wasm/needs-widgets.wasm");
 
 pub async fn host() -> (Arc<Host>, SocketAddr) {
+    host_of(HostBuilder::new()).await
+}
+
+/// The same with other options.
+pub async fn host_of(builder: HostBuilder) -> (Arc<Host>, SocketAddr) {
     let http = Arc::new(HttpServer::new(([127, 0, 0, 1], 0).into()));
-    let host = HostBuilder::new()
+    let host = builder
         .with_plugin(http.clone())
         .and_then(|b| b.with_plugin(Arc::new(WasiConfig::default())))
         .and_then(HostBuilder::build)

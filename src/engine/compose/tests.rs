@@ -1,5 +1,10 @@
 use std::path::Path;
 
+use wasmtime::{
+    StoreContextMut,
+    component::{Linker, Resource, ResourceType},
+};
+
 use super::*;
 use crate::{
     content::Content,
@@ -19,6 +24,11 @@ fn wire(importer: usize, import: &str, exporter: usize, export: &str) -> Wire {
         exporter,
         export: export.parse().unwrap(),
     }
+}
+
+fn own(part: usize, import: &str) -> OwnImport {
+    let import = import.parse().unwrap();
+    OwnImport { part, import }
 }
 
 /// A component that exports `next: func() -> s32` in interface `name`: the sum of what its imports of the same kind say, and
@@ -64,15 +74,31 @@ fn engine(cache: Option<&Path>) -> Engine {
 }
 
 async fn compose(parts: Vec<Fetched>, wires: Vec<Wire>) -> Result<Compiled, CompileError> {
-    engine(None).compose(Composition { parts, wires }).await
+    engine(None)
+        .compose(Composition {
+            parts,
+            wires,
+            own: Vec::new(),
+        })
+        .await
 }
 
 /// Calls `next` of an exported interface, in an instance of its own.
 async fn next(engine: &Engine, compiled: &Compiled, interface: &str) -> i32 {
+    let linker = engine.linker::<()>(compiled.flavor);
+    next_of(engine, &linker, compiled, interface).await
+}
+
+/// The same with what the host has.
+async fn next_of(
+    engine: &Engine,
+    linker: &Linker<()>,
+    compiled: &Compiled,
+    interface: &str,
+) -> i32 {
     let mut store = wasmtime::Store::new(engine.wasmtime(compiled.flavor), ());
     store.set_epoch_deadline(1000);
-    let instance = engine
-        .linker::<()>(compiled.flavor)
+    let instance = linker
         .instantiate_async(&mut store, &compiled.component)
         .await
         .unwrap();
@@ -105,6 +131,7 @@ async fn a_chain_is_one_component_with_the_roots_exports() {
             wire(0, "t:b/b", 1, "t:b/b"),
             wire(1, "t:c/c@0.2.1", 2, "t:c/c@0.2.4"),
         ],
+        own: Vec::new(),
     };
     let whole = engine.compose(composition).await.unwrap();
     assert_eq!(next(&engine, &whole, "t:a/a").await, 101 + 21 + 4);
@@ -129,6 +156,7 @@ async fn a_part_that_two_others_use_is_one_instance() {
             wire(1, "t:d/d", 3, "t:d/d"),
             wire(2, "t:d/d", 3, "t:d/d"),
         ],
+        own: Vec::new(),
     };
     let whole = engine.compose(composition).await.unwrap();
     // Each counts one call; d has two, and says 1 and 2.
@@ -166,6 +194,7 @@ async fn what_is_asynchronous_gets_the_other_engine() {
     let composition = Composition {
         parts: vec![part(front), part(back)],
         wires: vec![wire(0, "t:b/b@0.3.0", 1, "t:b/b@0.3.0")],
+        own: Vec::new(),
     };
     let whole = engine.compose(composition).await.unwrap();
     assert_eq!(whole.flavor, Flavor::Concurrent);
@@ -180,7 +209,11 @@ async fn the_cache_keeps_the_whole_by_its_parts_and_their_wires() {
         part(&counter("t:b/b", &[], 1)),
     ];
     let wires = vec![wire(0, "t:b/b", 1, "t:b/b")];
-    let composition = Composition { parts, wires };
+    let composition = Composition {
+        parts,
+        wires,
+        own: Vec::new(),
+    };
     engine(Some(directory.path()))
         .compose(composition.clone())
         .await
@@ -204,10 +237,12 @@ async fn the_cache_keeps_the_whole_by_its_parts_and_their_wires() {
         composition.clone(),
         composition.clone(),
         composition.clone(),
+        composition.clone(),
     ];
     changed[0].parts[1] = part(&counter("t:b/b", &[], 2));
     changed[1].parts.reverse();
     changed[2].wires.clear();
+    changed[3].own = vec![own(1, "t:b/b")];
     for other in changed {
         assert_ne!(other.digest(), composition.digest());
         let error = engine.compose(unreadable(other)).await.unwrap_err();
@@ -224,6 +259,7 @@ async fn the_same_parts_in_the_same_way_are_one_component_as_long_as_it_lives() 
             part(&counter("t:b/b", &[], 1)),
         ],
         wires: vec![wire(0, "t:b/b", 1, "t:b/b")],
+        own: Vec::new(),
     };
     let (a, b) = tokio::join!(
         engine.compose(composition.clone()),
@@ -368,4 +404,109 @@ fn a_component_of_too_many_interfaces_is_not_inspected() {
     let names = crate::engine::inspect::names;
     assert_eq!(names(&of(200)).unwrap().imports.len(), 200);
     assert!(names(&of(201)).unwrap_err().contains("201"));
+}
+
+/// A component that exports `next` in interface `name`: the value of a thing that it has from `wasi:t/door`, and of what `import`
+/// says, if there is any. Version and type of a thing are those of `wasi:t/types`.
+fn opener(name: &str, minor: u32, import: Option<&str>) -> String {
+    let (declared, given, added) = match import {
+        None => (String::new(), "", "(i32.const 0)"),
+        Some(import) => (
+            format!(
+                r#"(import "{import}" (instance $n (export "next" (func (result s32)))))
+                (core func $more (canon lower (func $n "next")))"#
+            ),
+            r#"(export "more" (func $more))"#,
+            "(call $more)",
+        ),
+    };
+    let taken = import.map_or("", |_| r#"(import "h" "more" (func $more (result i32)))"#);
+    format!(
+        r#"(component
+            (import "wasi:t/types@0.2.{minor}" (instance $types
+                (export "thing" (type $thing (sub resource)))
+                (export "value" (func (param "of" (borrow $thing)) (result s32)))))
+            (alias export $types "thing" (type $thing))
+            (import "wasi:t/door@0.2.{minor}" (instance $door
+                (alias outer 1 $thing (type $outer))
+                (export "thing" (type $thing (eq $outer)))
+                (export "make" (func (result (own $thing))))))
+            {declared}
+            (core func $make (canon lower (func $door "make")))
+            (core func $value (canon lower (func $types "value")))
+            (core func $drop (canon resource.drop $thing))
+            (core module $m
+                (import "h" "make" (func $make (result i32)))
+                (import "h" "value" (func $value (param i32) (result i32)))
+                (import "h" "drop" (func $drop (param i32)))
+                {taken}
+                (func (export "next") (result i32) (local $thing i32) (local $value i32)
+                    (local.set $thing (call $make))
+                    (local.set $value (call $value (local.get $thing)))
+                    (call $drop (local.get $thing))
+                    (i32.add (local.get $value) {added})))
+            (core instance $h (export "make" (func $make)) (export "value" (func $value))
+                (export "drop" (func $drop)) {given})
+            (core instance $c (instantiate $m (with "h" (instance $h))))
+            (func $next (result s32) (canon lift (core func $c "next")))
+            (instance $out (export "next" (func $next)))
+            (export "{name}" (instance $out)))"#
+    )
+}
+
+#[tokio::test]
+async fn a_part_has_imports_of_its_own_and_shares_the_rest() {
+    struct Thing;
+    let engine = engine(None);
+    // Versions differ, and the types are shared all the same.
+    let composition = Composition {
+        parts: vec![
+            part(&opener("t:a/a", 3, Some("t:b/b"))),
+            part(&opener("t:b/b", 1, Some("t:c/c"))),
+            part(&opener("t:c/c", 1, None)),
+        ],
+        wires: vec![wire(0, "t:b/b", 1, "t:b/b"), wire(1, "t:c/c", 2, "t:c/c")],
+        own: vec![own(1, "wasi:t/door@0.2.1")],
+    };
+    let whole = engine.compose(composition.clone()).await.unwrap();
+    let mut imports = names(&whole.world.imports);
+    imports.sort();
+    let wanted = [
+        "wasi-part1:t/door@0.2.1",
+        "wasi:t/door@0.2.3",
+        "wasi:t/types@0.2.3",
+    ];
+    assert_eq!(imports, wanted);
+
+    let mut linker = engine.linker::<()>(whole.flavor);
+    let mut types = linker.instance("wasi:t/types@0.2.3").unwrap();
+    let thing = ResourceType::host::<Thing>();
+    types.resource("thing", thing, |_, _| Ok(())).unwrap();
+    let value =
+        |_: StoreContextMut<'_, ()>, (thing,): (Resource<Thing>,)| Ok((thing.rep().cast_signed(),));
+    types.func_wrap("value", value).unwrap();
+    for (door, number) in [("wasi:t/door@0.2.3", 1), ("wasi-part1:t/door@0.2.1", 100)] {
+        let mut door = linker.instance(door).unwrap();
+        door.resource("thing", thing, |_, _| Ok(())).unwrap();
+        let make =
+            move |_: StoreContextMut<'_, ()>, (): ()| Ok((Resource::<Thing>::new_own(number),));
+        door.func_wrap("make", make).unwrap();
+    }
+    assert_eq!(
+        next_of(&engine, &linker, &whole, "t:a/a").await,
+        1 + 100 + 1
+    );
+
+    // Who has no such import is told of, rather than given somebody else's.
+    let wrong = Composition {
+        own: vec![own(1, "wasi:t/door@0.2.3")],
+        ..composition
+    };
+    let error = engine.compose(wrong).await.unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("no interface that this part imports"),
+        "{error}"
+    );
 }

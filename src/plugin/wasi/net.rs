@@ -26,7 +26,10 @@ use std::{collections::VecDeque, net::IpAddr, sync::Arc};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::{HasData, Linker, ResourceTable};
 
-use super::super::{ComponentFacts, StoreState};
+use super::super::{
+    ComponentFacts, MAX_APART, StoreState,
+    apart::{self, at_each_place},
+};
 use crate::spec;
 use loopback::Loopback;
 use policy::Denials;
@@ -196,5 +199,16 @@ pub(super) fn link(
         p3::link(linker)?;
     }
     linker.allow_shadowing(false);
-    Ok(())
+    let mut link = apart::Linking { linker, component };
+    p2::link_apart(&mut link)?;
+    p3::link_apart(&mut link)
+}
+
+/// The views of parts with grants of their own.
+const OF_PARTS: [ViewOf; MAX_APART] = at_each_place!(of_part);
+
+type ViewOf = for<'a> fn(&'a mut StoreState) -> View<'a>;
+
+fn of_part<const PLACE: usize>(state: &mut StoreState) -> View<'_> {
+    state.sockets_of::<PLACE>()
 }

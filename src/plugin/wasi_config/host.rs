@@ -6,7 +6,7 @@ use super::{
     Values,
     bindings::{runtime, store},
 };
-use crate::plugin::StoreState;
+use crate::plugin::{MAX_APART, StoreState, apart::at_each_place};
 
 /// The values of the calling component; none if the workload was bound without this plugin, which then has nothing to say.
 pub(super) struct View<'a>(Option<&'a Values>);
@@ -14,6 +14,14 @@ pub(super) struct View<'a>(Option<&'a Values>);
 /// Finds them.
 pub(super) fn view(state: &mut StoreState) -> View<'_> {
     View(state.slot())
+}
+
+/// Finds those of parts with grants of their own.
+pub(super) const OF_PARTS: [for<'a> fn(&'a mut StoreState) -> View<'a>; MAX_APART] =
+    at_each_place!(of_part);
+
+fn of_part<const PLACE: usize>(state: &mut StoreState) -> View<'_> {
+    View(state.slot_of(PLACE))
 }
 
 impl View<'_> {

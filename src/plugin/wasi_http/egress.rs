@@ -23,10 +23,10 @@ use std::{
 use futures::FutureExt as _;
 use http::{HeaderName, Request, Response, uri::Scheme};
 use http_body_util::BodyExt as _;
-use wasmtime::component::ResourceTable;
+use wasmtime::component::{Linker, ResourceTable};
 use wasmtime_wasi_http::{
     DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, Result, WasiBody,
-    WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, p2::bindings::http::types as p2,
+    WasiHttp, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, p2::bindings::http::types as p2,
     p3::bindings::http::types as p3,
 };
 
@@ -35,9 +35,12 @@ use self::{
     exchange::{Exchanged, exchange},
     target::Target,
 };
-use super::{counters::Counters, handler::Label};
+use super::{CLIENT_3, OUTGOING_2, counters::Counters, handler::Label};
 use crate::{
-    plugin::{Notices, Slots},
+    plugin::{
+        ComponentFacts, MAX_APART, Notices, Slots, StoreState,
+        apart::{self, at_each_place},
+    },
     spec::{self, AllowedHost, Prohibited},
 };
 
@@ -78,6 +81,31 @@ impl HttpState {
             ctx: &mut self.context,
         }
     }
+}
+
+/// Adds what parts with grants of their own call out by: types are shared, and a call is judged by who makes it.
+///
+/// # Errors
+/// When Wasmtime refuses a definition.
+pub(super) fn link_apart(
+    linker: &mut Linker<StoreState>,
+    component: &ComponentFacts,
+) -> wasmtime::Result<()> {
+    type ViewOf = for<'a> fn(&'a mut StoreState) -> WasiHttpCtxView<'a>;
+    const OF_PARTS: [ViewOf; MAX_APART] = at_each_place!(of_part);
+    let mut link = apart::Linking { linker, component };
+    let handler = wasmtime_wasi_http::p2::bindings::http::outgoing_handler::add_to_linker_instance::<
+        _,
+        WasiHttp,
+    >;
+    link.interface(OUTGOING_2, &OF_PARTS, handler)?;
+    let client =
+        wasmtime_wasi_http::p3::bindings::http::client::add_to_linker_instance::<_, WasiHttp>;
+    link.interface(CLIENT_3, &OF_PARTS, client)
+}
+
+fn of_part<const PLACE: usize>(state: &mut StoreState) -> WasiHttpCtxView<'_> {
+    state.http_of::<PLACE>()
 }
 
 /// What counts a denial among those of the component that these slots are of; nothing if it has no part in `wasi:http`.

@@ -54,15 +54,51 @@ async fn two_components_answer_as_one_and_change_as_one() -> Result<()> {
 }
 
 #[tokio::test]
-async fn grants_that_differ_are_refused_by_name() -> Result<()> {
+async fn each_component_has_its_own_grants() -> Result<()> {
     let dir = folder("composition")?;
     fs::copy(wasm("compose-front"), dir.join("front.wasm"))?;
     fs::copy(wasm("compose-back"), dir.join("back.wasm"))?;
-    let granted = json!({"localResources": {"allowedHosts": ["example.test"]}});
     let file = dir.join("app.yaml");
-    fs::write(&file, yaml(&[two(granted, json!({}))]))?;
+    // Both import all of it.
+    let granted = |value: &str, hosts: Value| {
+        json!({"localResources": {
+            "environment": {"config": {"NAME": value}},
+            "config": {"key": value},
+            "allowedHosts": hosts,
+        }})
+    };
+    let front = granted("of the front", json!(["http://127.0.0.1:9"]));
+    let back = granted("of the back", json!([]));
+    fs::write(&file, yaml(&[two(front.clone(), back.clone())]))?;
     let local = Local::start(&[path(&file)?]).await?;
-    local.says("localResources.allowedHosts differ").await
+    for part in ["front", "back"] {
+        for query in ["variable=NAME", "config=key"] {
+            let path = format!("/{part}?{query}");
+            local
+                .answers("app.test", &path, &format!("of the {part}"))
+                .await?;
+        }
+    }
+    let (_, refused) = local
+        .get("app.test", "/front?authority=127.0.0.1:9")
+        .await?;
+    ensure!(refused == "ConnectionRefused", "nobody listens: {refused}");
+    let (_, denied) = local.get("app.test", "/back?authority=127.0.0.1:9").await?;
+    ensure!(denied == "HttpRequestDenied", "{denied}");
+    local
+        .says(r#""component":"back","rule":"http://127.0.0.1:9""#)
+        .await?;
+
+    // The other way round, in a new generation.
+    fs::write(&file, yaml(&[two(back, front)]))?;
+    local
+        .answers("app.test", "/front?variable=NAME", "of the back")
+        .await?;
+    let (_, denied) = local
+        .get("app.test", "/front?authority=127.0.0.1:9")
+        .await?;
+    ensure!(denied == "HttpRequestDenied", "{denied}");
+    Ok(())
 }
 
 #[tokio::test]

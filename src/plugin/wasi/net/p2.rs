@@ -14,7 +14,7 @@ use wasmtime_wasi::p2::{
     },
 };
 
-use super::{Sockets, StoreState, View};
+use super::{OF_PARTS, Sockets, StoreState, View, apart};
 
 /// See [`super::link`].
 pub(super) fn link(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
@@ -23,6 +23,16 @@ pub(super) fn link(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
     bindings::udp::add_to_linker::<_, Sockets>(linker, StoreState::sockets_view)?;
     bindings::udp_create_socket::add_to_linker::<_, Sockets>(linker, StoreState::sockets_view)?;
     bindings::ip_name_lookup::add_to_linker::<_, Sockets>(linker, StoreState::sockets_view)
+}
+
+/// The same for parts with grants of their own: a socket has those of the part that made it.
+pub(super) fn link_apart(link: &mut apart::Linking<'_>) -> wasmtime::Result<()> {
+    let tcp = bindings::tcp_create_socket::add_to_linker_instance::<_, Sockets>;
+    link.interface("wasi:sockets/tcp-create-socket@0.2.12", &OF_PARTS, tcp)?;
+    let udp = bindings::udp_create_socket::add_to_linker_instance::<_, Sockets>;
+    link.interface("wasi:sockets/udp-create-socket@0.2.12", &OF_PARTS, udp)?;
+    let lookup = bindings::ip_name_lookup::add_to_linker_instance::<_, Sockets>;
+    link.interface("wasi:sockets/ip-name-lookup@0.2.12", &OF_PARTS, lookup)
 }
 
 // The interface itself stays with `wasmtime-wasi`; these are here because the others' errors are its.

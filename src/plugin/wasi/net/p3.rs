@@ -14,7 +14,7 @@ use wasmtime_wasi::p3::{
 };
 
 use super::{
-    Sockets, StoreState, View,
+    OF_PARTS, Sockets, StoreState, View, apart,
     lookup::{self, Lookup, LookupError},
 };
 
@@ -22,6 +22,14 @@ use super::{
 pub(super) fn link(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
     ip_name_lookup::add_to_linker::<_, Sockets>(linker, StoreState::sockets_view)?;
     types::add_to_linker::<_, Sockets>(linker, StoreState::sockets_view)
+}
+
+/// The same for parts with grants of their own.
+pub(super) fn link_apart(link: &mut apart::Linking<'_>) -> wasmtime::Result<()> {
+    let lookup = ip_name_lookup::add_to_linker_instance::<_, Sockets>;
+    link.interface("wasi:sockets/ip-name-lookup@0.3.0", &OF_PARTS, lookup)?;
+    let types = types::add_to_linker_instance::<_, Sockets>;
+    link.interface("wasi:sockets/types@0.3.0", &OF_PARTS, types)
 }
 
 impl types::Host for View<'_> {

@@ -16,6 +16,7 @@ fn facts(imports: &[&str]) -> Vec<ComponentFacts> {
             exports: Vec::new(),
         }),
         flavor: Flavor::Plain,
+        apart: Arc::default(),
     }]
 }
 

@@ -16,13 +16,23 @@ wit_bindgen::generate!({
                 variable: func(name: string) -> option<string>;
                 /// The status of a GET, or the name of the error.
                 get: func(authority: string, path: string) -> result<u16, string>;
+                /// The directories that it was given.
+                directories: func() -> string;
+                /// What comes of a connection to this address.
+                connect: func(to: string) -> string;
+                /// What comes of looking this name up.
+                lookup: func(name: string) -> string;
             }
         }
 
         world guest {
             import wasi:config/store@0.2.0-rc.1;
             import wasi:cli/environment@0.2.12;
+            import wasi:filesystem/preopens@0.2.12;
             import wasi:http/outgoing-handler@0.2.12;
+            import wasi:sockets/instance-network@0.2.12;
+            import wasi:sockets/ip-name-lookup@0.2.12;
+            import wasi:sockets/tcp-create-socket@0.2.12;
             export washlet-test:greeter/greet@1.0.0;
             export washlet-test:greeter/granted@1.0.0;
         }
@@ -59,6 +69,18 @@ impl Granted for Back {
 
     fn get(authority: String, path: String) -> Result<u16, String> {
         granted::get(&authority, &path)
+    }
+
+    fn directories() -> String {
+        granted::directories()
+    }
+
+    fn connect(to: String) -> String {
+        granted::connect(&to)
+    }
+
+    fn lookup(name: String) -> String {
+        granted::lookup(&name)
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! `/hello?name=N`: its greeting. `/calls?n=N`: how many nanoseconds N calls of its `add` took; `/inner?n=N`: as many calls of
 //! the same function in here. `/front?…` and `/back?…`: what this component, or the other one, finds at
-//! `config=KEY`, `variable=NAME`, or `authority=HOST:PORT` (the status of a GET of `path=/PATH`).
+//! `config=KEY`, `variable=NAME`, `connect=IPV4:PORT`, `lookup=NAME`, `authority=HOST:PORT` (the status of a GET of
+//! `path=/PATH`), or without any of these, the directories that it was given.
 
 #[path = "../../granted.rs"]
 mod granted;
@@ -22,6 +23,9 @@ wit_bindgen::generate!({
                 config: func(key: string) -> option<string>;
                 variable: func(name: string) -> option<string>;
                 get: func(authority: string, path: string) -> result<u16, string>;
+                directories: func() -> string;
+                connect: func(to: string) -> string;
+                lookup: func(name: string) -> string;
             }
         }
 
@@ -29,7 +33,11 @@ wit_bindgen::generate!({
             import wasi:clocks/monotonic-clock@0.2.12;
             import wasi:config/store@0.2.0-rc.1;
             import wasi:cli/environment@0.2.12;
+            import wasi:filesystem/preopens@0.2.12;
             import wasi:http/outgoing-handler@0.2.12;
+            import wasi:sockets/instance-network@0.2.12;
+            import wasi:sockets/ip-name-lookup@0.2.12;
+            import wasi:sockets/tcp-create-socket@0.2.12;
             import washlet-test:greeter/greet@1.0.0;
             import washlet-test:greeter/granted@1.0.0;
             export wasi:http/incoming-handler@0.2.12;
@@ -58,8 +66,8 @@ impl Guest for Front {
             "/hello" => greet::hello(&query("name").unwrap_or_default()),
             "/calls" => timed(n, greet::add),
             "/inner" => timed(n, add),
-            "/front" => found(&request, granted::config, granted::variable, granted::get),
-            "/back" => found(&request, back::config, back::variable, back::get),
+            "/front" => found(&request, &OWN),
+            "/back" => found(&request, &OTHER),
             _ => return http::respond(out, 404, "no such path\n"),
         };
         http::respond(out, 200, &text);
@@ -85,24 +93,52 @@ fn add(a: u32, b: u32) -> u32 {
     black_box(a).wrapping_add(b)
 }
 
-fn found(
-    request: &IncomingRequest,
+/// What a component can do by its grants.
+struct Granted {
     config: fn(&str) -> Option<String>,
     variable: fn(&str) -> Option<String>,
     get: fn(&str, &str) -> Result<u16, String>,
-) -> String {
+    directories: fn() -> String,
+    connect: fn(&str) -> String,
+    lookup: fn(&str) -> String,
+}
+
+const OWN: Granted = Granted {
+    config: granted::config,
+    variable: granted::variable,
+    get: granted::get,
+    directories: granted::directories,
+    connect: granted::connect,
+    lookup: granted::lookup,
+};
+
+const OTHER: Granted = Granted {
+    config: back::config,
+    variable: back::variable,
+    get: back::get,
+    directories: back::directories,
+    connect: back::connect,
+    lookup: back::lookup,
+};
+
+fn found(request: &IncomingRequest, by: &Granted) -> String {
     let query = |name: &str| http::query(request, name);
     let value = |value: Option<String>| value.unwrap_or("nothing".to_owned());
     if let Some(key) = query("config") {
-        value(config(&key))
+        value((by.config)(&key))
     } else if let Some(name) = query("variable") {
-        value(variable(&name))
-    } else {
-        let path = query("path").unwrap_or("/".to_owned());
-        match get(&query("authority").unwrap_or_default(), &path) {
+        value((by.variable)(&name))
+    } else if let Some(to) = query("connect") {
+        (by.connect)(&to)
+    } else if let Some(name) = query("lookup") {
+        (by.lookup)(&name)
+    } else if let Some(authority) = query("authority") {
+        match (by.get)(&authority, &query("path").unwrap_or("/".to_owned())) {
             Ok(status) => status.to_string(),
             Err(error) => error,
         }
+    } else {
+        (by.directories)()
     }
 }
 

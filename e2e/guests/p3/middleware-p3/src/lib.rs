@@ -1,11 +1,17 @@
-//! Stands before another handler of its workload: answers `/middleware` itself, and hands every other request on.
+//! Stands before another handler of its workload: answers `/middleware` itself, at `/own?…` says what it was granted, and hands
+//! every other request on.
 
 wit_bindgen::generate!({
     inline: "
         package e2e:middleware-p3;
 
         world guest {
+            import wasi:cli/environment@0.3.0;
+            import wasi:filesystem/preopens@0.3.0;
+            import wasi:http/client@0.3.0;
             import wasi:http/handler@0.3.0;
+            import wasi:sockets/ip-name-lookup@0.3.0;
+            import wasi:sockets/types@0.3.0;
             export wasi:http/handler@0.3.0;
         }
     ",
@@ -13,6 +19,8 @@ wit_bindgen::generate!({
     generate_all,
 });
 
+#[path = "../../granted.rs"]
+mod granted;
 #[path = "../../http.rs"]
 mod http;
 
@@ -26,10 +34,15 @@ struct Middleware;
 
 impl Guest for Middleware {
     async fn handle(request: Request) -> Result<Response, ErrorCode> {
-        if request.get_path_with_query().as_deref() == Some("/middleware") {
-            return Ok(http::text(200, "from the middleware\n"));
+        match request.get_path_with_query() {
+            Some(path) if path == "/middleware" => {
+                Ok(http::text(200, "from the middleware\n"))
+            }
+            Some(path) if path.starts_with("/own") => {
+                Ok(http::text(200, granted::found(&request).await))
+            }
+            _ => next::handle(request).await,
         }
-        next::handle(request).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! Guests that listen, in every version of WASI, and what reaches them.
 
-use std::{future::poll_fn, time::Duration};
+use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use wasmtime_wasi::{p2, p3, sockets::ErrorCode};
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     engine::{Engine, Flavor},
-    plugin::{ComponentFacts, Slots, StoreTemplate, testing, wasi},
+    plugin::{ComponentFacts, Part, Slots, StoreTemplate, testing, wasi},
 };
 
 /// Bytes of an exchange: more than all buffers on the way hold, so that each side has to wait for the other.
@@ -24,19 +24,27 @@ async fn serve(network: &Network, name: &str) -> tokio::task::JoinHandle<()> {
         name: "main".into(),
         world: compiled.world.clone(),
         flavor: compiled.flavor,
+        apart: Arc::default(),
     };
     let mut linker = engine.linker(compiled.flavor);
     wasi::link(&mut linker, &facts).unwrap();
     let pre = linker.instantiate_pre(&compiled.component).unwrap();
     let workload = testing::workload("test");
+    let component = &workload.components[0];
+    let whole = Part::new(
+        &workload,
+        component,
+        Slots::default(),
+        network,
+        Role::Service,
+    );
     let template = StoreTemplate::new(
         &engine,
         &workload,
         &workload.components[0],
         &compiled,
-        Slots::default(),
-        network,
-        Role::Service,
+        whole,
+        Vec::new(),
     );
     tokio::spawn(async move {
         let mut store = template.store();
