@@ -15,6 +15,10 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::Parser;
 
+// As washlet has, for the sake of the limits.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Compares washlet with its peers and with what the machine can do.
 #[derive(Parser)]
 #[command(name = "washlet-bench")]
@@ -26,6 +30,16 @@ enum Command {
     Peer {
         /// Where to listen.
         listen: SocketAddr,
+    },
+    /// The limit of the same with a component of WASI 0.2: a bare program of hyper and Wasmtime.
+    #[command(hide = true)]
+    PeerComponent {
+        /// Where to listen.
+        listen: SocketAddr,
+        /// What answers.
+        component: PathBuf,
+        /// By which instances.
+        instances: peer::Instances,
     },
 }
 
@@ -55,7 +69,12 @@ pub struct Options {
 fn main() -> ExitCode {
     let result: Result<()> = match Command::parse() {
         Command::Run(options) => figures::run(&options),
-        Command::Peer { listen } => peer::serve(listen),
+        Command::Peer { listen } => peer::serve_hyper(listen),
+        Command::PeerComponent {
+            listen,
+            component,
+            instances,
+        } => peer::serve_component(listen, &component, instances),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

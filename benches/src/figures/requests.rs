@@ -69,7 +69,7 @@ type Ratio = (
     Option<f64>,
 );
 
-const RATIOS: [Ratio; 7] = [
+const RATIOS: [Ratio; 10] = [
     (
         "P1",
         "fresh instance ÷ wasmtime serve, p2",
@@ -83,6 +83,13 @@ const RATIOS: [Ratio; 7] = [
         "p3 fresh",
         "wasmtime p3 fresh",
         Some(2.5),
+    ),
+    (
+        "P1",
+        "fresh instance ÷ a bare program of hyper and Wasmtime, p2",
+        "p2 fresh",
+        "bare wasmtime p2 fresh",
+        Some(0.9),
     ),
     (
         "P2",
@@ -106,6 +113,13 @@ const RATIOS: [Ratio; 7] = [
         None,
     ),
     (
+        "P2",
+        "kept instance ÷ a bare program of hyper and Wasmtime, p2",
+        "p2 kept",
+        "bare wasmtime p2 kept",
+        Some(0.9),
+    ),
+    (
         "P3",
         "kept instance ÷ bare hyper, p2",
         "p2 kept",
@@ -116,6 +130,13 @@ const RATIOS: [Ratio; 7] = [
         "P3",
         "fresh instance ÷ bare hyper, p2",
         "p2 fresh",
+        "bare hyper",
+        None,
+    ),
+    (
+        "P3",
+        "that bare program, kept ÷ bare hyper, p2",
+        "bare wasmtime p2 kept",
         "bare hyper",
         None,
     ),
@@ -139,6 +160,14 @@ fn contenders(bench: &Bench<'_>) -> Result<Vec<Contender>> {
         Contender::new("p3 fresh", washlet(&p3, "")?),
         Contender::new("p3 kept", washlet(&p3, KEPT)?),
         Contender::new("p3 shared", washlet(&p3, SHARED)?),
+        Contender::new(
+            "bare wasmtime p2 fresh",
+            Server::bare_component(&p2, "fresh")?,
+        ),
+        Contender::new(
+            "bare wasmtime p2 kept",
+            Server::bare_component(&p2, "kept")?,
+        ),
     ];
     if let Some(wasmtime) = &bench.options.wasmtime {
         let serve = |component, options: &[&[&str]]| {
@@ -253,7 +282,7 @@ fn rounds(bench: &Bench<'_>, all: &mut [Contender]) -> Result<()> {
             let outcome = load::closed(&request(contender), CONNECTIONS, bench.options.seconds)
                 .with_context(|| contender.name)?;
             eprintln!(
-                "  round {round}: {:<18} {:>8.0}/s",
+                "  round {round}: {:<22} {:>8.0}/s",
                 contender.name,
                 outcome.rate()
             );
