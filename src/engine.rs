@@ -157,8 +157,9 @@ impl Engine {
     ///
     /// # Guarantees
     /// The same digest is compiled once, however many ask at the same time, and shared as long as anybody holds it. Compiling
-    /// happens on threads of its own, of low priority, or in [processes](EngineBuilder::compile_apart); a compile that nobody
-    /// waits for any more is still finished, for the cache. Must be called within a Tokio runtime, with IO and time.
+    /// happens on threads of its own, of low priority, or in [processes](EngineBuilder::compile_apart). What nobody has waited
+    /// for during half a second is given up: its process is ended, while a thread finishes what it has begun. Must be called
+    /// within a Tokio runtime, with IO and time.
     ///
     /// # Errors
     /// [`CompileError`]: the bytes are no component, Wasmtime refuses them, or they cannot be read.

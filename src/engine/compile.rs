@@ -2,18 +2,17 @@
 //! linked to each other are one component here, with a digest of its own.
 
 mod error;
+mod known;
 mod process;
 mod worker;
 
 use std::{
-    collections::HashMap,
     fs::File,
     io::{self, Read as _, Seek as _},
     num::NonZeroUsize,
     panic::{self, AssertUnwindSafe},
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::{Duration, Instant},
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -35,6 +34,7 @@ use super::{
 };
 use crate::{content::Content, spec::Digest, wit::World};
 
+use known::{Known, Waiting};
 use process::Processes;
 
 pub use error::CompileError;
@@ -46,7 +46,7 @@ pub(super) struct Compiler {
     cache: Option<Cache>,
     threads: Arc<ThreadPool>,
     machine: Machine,
-    known: Arc<Mutex<Known>>,
+    known: Known,
 }
 
 /// What makes machine code.
@@ -62,21 +62,6 @@ type Outcome = Result<Compiled, CompileError>;
 
 /// A component's digest, and whether what it executes is counted.
 pub(super) type Key = (Digest, bool);
-
-/// What is in memory or on its way there.
-#[derive(Default)]
-struct Known {
-    live: HashMap<Key, Weak<CompiledParts>>,
-    flights: HashMap<Key, Shared<BoxFuture<'static, Outcome>>>,
-    /// What took too much, since when, so that nobody tries it again soon.
-    refused: HashMap<Key, (CompileError, Instant)>,
-}
-
-/// How long that is known: it cannot be told from a machine that had too little at the time.
-const REFUSED_FOR: Duration = Duration::from_secs(3600);
-
-/// Most components that are known to take too much.
-const MAX_REFUSED: usize = 1000;
 
 impl Compiler {
     pub fn new(
@@ -97,36 +82,25 @@ impl Compiler {
                 Some(process) => Machine::Apart(Processes::new(process, threads)),
                 None => Machine::Here(Arc::new(Semaphore::new(threads.get()))),
             },
-            known: Arc::default(),
+            known: Known::default(),
         })
     }
 
-    /// The component of this key: the one that is in memory, the one that is being compiled, or a new one.
+    /// The component of this key: the one that is in memory, the one that is being compiled, or a new one. What nobody waits
+    /// for any more is soon given up.
     pub async fn compile(&self, engine: Engine, key: Key, input: Input) -> Outcome {
-        let flight = {
-            let mut known = lock(&self.known);
-            if let Some(parts) = known.live.get(&key).and_then(Weak::upgrade) {
-                return Ok(Compiled(parts));
-            }
-            if let Some((error, since)) = known.refused.get(&key)
-                && since.elapsed() < REFUSED_FOR
-            {
-                return Err(error.clone());
-            }
-            match known.flights.get(&key) {
-                Some(flight) => flight.clone(),
-                None => {
-                    let flight = self.start(engine, key.clone(), input);
-                    known.flights.insert(key, flight.clone());
-                    flight
-                }
-            }
-        };
-        flight.await
+        let start = |waiting| self.start(engine, key.clone(), input, waiting);
+        self.known.get(&key, start).await
     }
 
-    /// Starts a compile as a task of its own, which therefore ends even if nobody waits for it any more.
-    fn start(&self, engine: Engine, key: Key, input: Input) -> Shared<BoxFuture<'static, Outcome>> {
+    /// Starts a compile as a task of its own, which goes on when the first one who wanted it does not wait any more.
+    fn start(
+        &self,
+        engine: Engine,
+        key: Key,
+        input: Input,
+        waiting: Arc<Waiting>,
+    ) -> Shared<BoxFuture<'static, Outcome>> {
         let job = Job {
             engine,
             key,
@@ -138,37 +112,19 @@ impl Compiler {
         let known = self.known.clone();
         let task = tokio::spawn(async move {
             let key = job.key.clone();
-            let outcome = AssertUnwindSafe(job.run()).catch_unwind().await;
+            let outcome = tokio::select! {
+                biased;
+                outcome = AssertUnwindSafe(job.run()).catch_unwind() => outcome,
+                () = known.abandoned(&key, &waiting) => return Err(CompileError::Cancelled),
+            };
             let outcome =
                 outcome.unwrap_or_else(|_| Err(CompileError::Process("is not reached".to_owned())));
-            lock(&known).end(key, &outcome);
+            known.end(key, &outcome);
             outcome
         });
         task.map(|joined| joined.unwrap_or(Err(CompileError::Cancelled)))
             .boxed()
             .shared()
-    }
-}
-
-impl Known {
-    /// A compile has ended.
-    fn end(&mut self, key: Key, outcome: &Outcome) {
-        self.flights.remove(&key);
-        self.live.retain(|_, parts| parts.strong_count() > 0);
-        match outcome {
-            Ok(compiled) => {
-                self.live.insert(key, Arc::downgrade(&compiled.0));
-            }
-            Err(
-                error @ (CompileError::TooMuchMemory { .. } | CompileError::TooMuchTime { .. }),
-            ) => {
-                if self.refused.len() >= MAX_REFUSED {
-                    self.refused.clear();
-                }
-                self.refused.insert(key, (error.clone(), Instant::now()));
-            }
-            Err(_) => {}
-        }
     }
 }
 
@@ -425,9 +381,4 @@ fn finish(digest: Digest, component: Component, flavor: Flavor) -> Compiled {
 fn yield_to_others() {
     const NICE: i32 = 10;
     nice::be_nicer(NICE);
-}
-
-fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
-    // Nothing panics while it holds the lock, and the maps are whole after each statement.
-    known.lock().unwrap_or_else(PoisonError::into_inner)
 }

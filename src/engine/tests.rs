@@ -1,4 +1,4 @@
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use super::*;
 use crate::{
@@ -323,7 +323,7 @@ async fn a_compilers_process_may_say_or_hear_too_much_or_too_little() {
 #[tokio::test]
 async fn there_may_be_no_limit_of_time() {
     let process = CompilerProcess::new("/bin/sh", ["-c", "echo it is bad >&2; exit 3"])
-        .max_time(std::time::Duration::MAX)
+        .max_time(Duration::MAX)
         .max_memory(64 << 20);
     let engine = Engine::builder().compile_apart(process).build().unwrap();
     let error = engine.compile(&fetched(wat(WAT))).await.unwrap_err();
@@ -346,4 +346,41 @@ async fn what_took_too_much_is_not_tried_again() {
     // Once as a small one, and once as one that needs much.
     assert_eq!(fs::read(tries.path()).unwrap().len(), 2);
     assert!(engine.compile(&fetched(b"another one")).await.is_err());
+}
+
+/// The processes that have begun, when there are so many.
+async fn pids(begun: &Path, many: usize) -> Vec<String> {
+    loop {
+        let text = fs::read_to_string(begun).unwrap();
+        if text.lines().count() >= many && text.ends_with('\n') {
+            return text.lines().map(ToOwned::to_owned).collect();
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_any_more_is_given_up() {
+    let begun = tempfile::NamedTempFile::new().unwrap();
+    let script = format!("echo $$ >> {}; exec sleep 600", begun.path().display());
+    let engine = Engine::builder()
+        .max_instances(4)
+        .compile_apart(CompilerProcess::new("/bin/sh", ["-c", &script]))
+        .build()
+        .unwrap();
+    let waits =
+        |engine: Engine| tokio::spawn(async move { engine.compile(&fetched(wat(WAT))).await });
+    let (first, second) = (waits(engine.clone()), waits(engine.clone()));
+    let pid = pids(begun.path(), 1).await.remove(0);
+    first.abort();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let process = format!("/proc/{pid}");
+    assert!(fs::exists(&process).unwrap(), "somebody waits for it still");
+    second.abort();
+    while fs::exists(&process).unwrap() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let third = waits(engine);
+    assert_eq!(pids(begun.path(), 2).await.len(), 2);
+    third.abort();
 }
