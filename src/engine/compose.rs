@@ -11,7 +11,7 @@ use std::panic::{self, AssertUnwindSafe};
 
 use sha2::{Digest as _, Sha256};
 use wac_graph::{
-    CompositionGraph, EncodeError, EncodeOptions, NodeId,
+    CompositionGraph, EncodeError, EncodeOptions, NodeId, PackageId,
     types::{InterfaceId as InstanceType, ItemKind, Package},
 };
 
@@ -19,7 +19,7 @@ use super::compile::{CompileError, component_bytes};
 use crate::{content::Fetched, spec::Digest, wit::InterfaceId};
 
 /// Counts up when the same parts give other bytes than before, so that what is cached of then is not used.
-const SCHEME: &str = "washlet composition 2";
+const SCHEME: &str = "washlet composition 3";
 
 /// Components that are linked to each other. The first one is the root, whose exports are those of the whole.
 #[derive(Debug, Clone)]
@@ -39,15 +39,23 @@ pub struct OwnImport {
     pub part: usize,
     /// What it imports, by the name that its bytes say.
     pub import: InterfaceId,
+    /// How many of the same name, in other versions, the part has before this one.
+    pub nth: usize,
 }
 
 impl OwnImport {
-    /// The name under which the whole imports it, which no other part has: `wasi-part2:cli/environment@0.2.0`.
+    /// The name under which the whole imports it, which no other part has, nor this one for another version:
+    /// `wasi-part2:cli/environment@0.2.0`, `wasi-part2-n1:cli/environment@0.2.3`.
     #[must_use]
     pub fn name(&self) -> InterfaceId {
+        let Self { part, import, nth } = self;
+        let nth = match nth {
+            0 => String::new(),
+            nth => format!("-n{nth}"),
+        };
         InterfaceId {
-            namespace: format!("{}-part{}", self.import.namespace, self.part),
-            ..self.import.clone()
+            namespace: format!("{}-part{part}{nth}", import.namespace),
+            ..import.clone()
         }
     }
 }
@@ -83,8 +91,8 @@ impl Composition {
             } = wire;
             hash.update(format!("\n{importer} {import} {exporter} {export}"));
         }
-        for OwnImport { part, import } in &self.own {
-            hash.update(format!("\n{part} {import}"));
+        for OwnImport { part, import, nth } in &self.own {
+            hash.update(format!("\n{part} {import} {nth}"));
         }
         Digest::from_hash(&hash.finalize())
     }
@@ -148,6 +156,7 @@ impl Composition {
         let package = graph
             .register_package(package)
             .map_err(|error| CompileError::Uncomposable(chain(&error)))?;
+        name_imports(graph, package);
         Ok(graph.instantiate(package))
     }
 
@@ -185,14 +194,39 @@ impl Composition {
     }
 }
 
+/// Gives each interface that a part imports a type of its name. The graph takes what has one type for one thing, by the name of
+/// the first of them; but two imports may have one type, and are not the same for that.
+fn name_imports(graph: &mut CompositionGraph, package: PackageId) {
+    let world = graph[package].ty();
+    let types = graph.types_mut();
+    let mut misnamed = Vec::new();
+    for (index, (name, kind)) in types[world].imports.iter().enumerate() {
+        let id = name.parse::<InterfaceId>().is_ok().then(|| name.clone());
+        if let ItemKind::Instance(ty) = kind
+            && types[*ty].id != id
+        {
+            misnamed.push((index, *ty, id));
+        }
+    }
+    for (index, ty, id) in misnamed {
+        let mut interface = types[ty].clone();
+        interface.id = id;
+        let ty = types.add_interface(interface);
+        if let Some((_, kind)) = types[world].imports.get_index_mut(index) {
+            *kind = ItemKind::Instance(ty);
+        }
+    }
+}
+
 /// Makes an import of one part an import of the whole, beside what the others share.
 fn keep_apart(
     graph: &mut CompositionGraph,
     instances: &[NodeId],
     own: &OwnImport,
 ) -> Result<(), CompileError> {
-    let uncomposable = |why: &str| {
-        CompileError::Uncomposable(format!("{}, for one part alone: {why}", own.import))
+    let in_part = |why: &str| CompileError::Part {
+        index: own.part,
+        error: Box::new(CompileError::Uncomposable(format!("{}: {why}", own.import))),
     };
     let import = own.import.to_string();
     let instance = instances.get(own.part).copied();
@@ -202,7 +236,7 @@ fn keep_apart(
         graph.types()[world].imports.get(&import).copied()
     });
     let (Some(instance), Some(ItemKind::Instance(ty))) = (instance, ty) else {
-        return Err(uncomposable("it is no interface that this part imports"));
+        return Err(in_part("it is no interface that this part imports"));
     };
     // Interfaces of one name are one import, so this one has none.
     let mut interface = graph.types()[ty].clone();
@@ -210,10 +244,10 @@ fn keep_apart(
     let ty = graph.types_mut().add_interface(interface);
     let node = graph
         .import(own.name().to_string(), ItemKind::Instance(ty))
-        .map_err(|error| uncomposable(&chain(&error)))?;
+        .map_err(|error| in_part(&chain(&error)))?;
     graph
         .set_instantiation_argument(instance, &import, node)
-        .map_err(|error| uncomposable(&chain(&error)))
+        .map_err(|error| in_part(&chain(&error)))
 }
 
 /// All that the root exports is exported by the whole.

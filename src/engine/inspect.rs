@@ -80,12 +80,16 @@ fn needs_concurrency(bytes: &[u8]) -> wasmparser::Result<bool> {
 }
 
 fn is_wasi_3(name: &str) -> bool {
-    // What a part of a composition imports for itself is `wasi-part1:`.
-    let of_wasi = name.starts_with("wasi:") || name.starts_with("wasi-part");
-    let Some((_, version)) = name.split_once('@').filter(|_| of_wasi) else {
+    let Some((package, version)) = name.split_once('@') else {
         return false;
     };
-    !(version.starts_with("0.2.") || version.starts_with("0.1."))
+    // What a part of a composition imports for itself is `wasi-part1:`; that somebody else's is taken for it costs little.
+    let of_part = || {
+        let rest = package.strip_prefix("wasi-part");
+        rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    (package.starts_with("wasi:") || of_part())
+        && !(version.starts_with("0.2.") || version.starts_with("0.1."))
 }
 
 fn type_is_async(ty: &ComponentType<'_>) -> bool {

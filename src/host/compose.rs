@@ -3,8 +3,8 @@
 //!
 //! An import goes to the one sibling that exports it, else to the host; but WASI's base is the host's alone. A component
 //! that the host calls, or that no sibling imports from, is a root: it becomes one component with all that it needs, and
-//! each root has instances of its own. All that follows, plugins included, sees the roots only, each with what its parts
-//! were granted (see [`grants`]).
+//! each root has instances of its own. What follows sees the roots, each with what its parts were granted, and beside them
+//! the grants of parts that stay apart (see [`grants`]).
 
 mod plan;
 
@@ -29,7 +29,7 @@ pub(super) struct Roots {
     components: Option<Vec<spec::Component>>,
     /// One for each of them.
     pub compiled: Vec<Compiled>,
-    /// Parts of them that are granted something else; none of those that are the workload's own.
+    /// Parts of each that are granted something else; empty if nothing was linked.
     apart: Vec<Arc<[Apart]>>,
 }
 
@@ -89,8 +89,10 @@ pub(super) async fn compile(
         };
         components.push(whole.component);
         let own = whole.apart.iter();
-        let own = own.filter_map(|&index| Some(grants::own(index, parts.get(index)?)));
-        apart.push(own.collect());
+        let own = own.filter_map(|&index| Some((index, parts.get(index)?)));
+        // A part's place follows from the imports that are its own, which the whole is known by.
+        let own = own.filter_map(|(index, part)| grants::own(index, part).transpose());
+        apart.push(own.collect::<Result<_, Fault>>()?);
     }
     let compiles = groups.iter().zip(&apart);
     let compiles = compiles.map(|(group, apart)| whole(group, apart, shared, workload, fetched));

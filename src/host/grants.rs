@@ -83,11 +83,9 @@ const GRANTS: [Grant; 6] = [
 ];
 
 /// The interfaces through which a part that stays apart comes to all of its grants. With what else they import, components
-/// use only what they came to through these.
-const DOORS: [(&str, &str); 10] = [
+/// use only what they came to through these. All of `wasi:config` is one, too.
+const DOORS: [(&str, &str); 8] = [
     ("cli", "environment"),
-    ("config", "runtime"),
-    ("config", "store"),
     ("filesystem", "preopens"),
     ("http", "client"),
     ("http", "outgoing-handler"),
@@ -192,22 +190,45 @@ fn share(parts: &[Part<'_>], whole: &mut spec::Component) -> Vec<usize> {
     apart
 }
 
-/// A part that stays apart, and which of its imports are its own.
-pub(super) fn own(index: usize, part: &Part<'_>) -> Apart {
+/// Most versions of one interface that a part which stays apart may import: each has functions of its own.
+const MAX_VERSIONS: usize = 4;
+
+/// A part that stays apart, and which of its imports are its own. None if it has no way to its grants.
+///
+/// # Errors
+/// A fault, if it imports one of them too often.
+pub(super) fn own(index: usize, part: &Part<'_>) -> Result<Option<Apart>, Fault> {
     let doors = part.imports.iter().filter(|import| {
         let door = (import.package.as_str(), import.interface.as_str());
-        // The sockets of WASI 0.2 have no such types.
-        import.namespace == "wasi" && DOORS.contains(&door)
+        import.namespace == "wasi" && (import.package == "config" || DOORS.contains(&door))
     });
-    Apart {
-        component: part.component.name.clone(),
-        imports: doors
-            .map(|import| OwnImport {
-                part: index,
-                import: import.clone(),
-            })
-            .collect(),
+    let mut imports: Vec<OwnImport> = Vec::new();
+    for import in doors {
+        let before = imports.iter().filter(|own| own.import.same_name(import));
+        let nth = before.count();
+        if nth == MAX_VERSIONS {
+            return Err(too_often(part, import));
+        }
+        imports.push(OwnImport {
+            part: index,
+            import: import.clone(),
+            nth,
+        });
     }
+    Ok((!imports.is_empty()).then(|| Apart {
+        component: part.component.name.clone(),
+        imports,
+    }))
+}
+
+fn too_often(part: &Part<'_>, import: &InterfaceId) -> Fault {
+    let name = &part.component.name;
+    let message = format!(
+        "component \"{name}\" imports {}:{}/{} in more than {MAX_VERSIONS} versions, and is granted something else than the \
+         components that it is linked with; build it against one version",
+        import.namespace, import.package, import.interface
+    );
+    Fault::new(Stage::Link, Reason::UnsupportedSpec, message).of_component(name.clone())
 }
 
 fn too_many(root: &Part<'_>, many: usize) -> Fault {
@@ -366,8 +387,10 @@ mod tests {
             "wasi:sockets/tcp@0.2.0",
             "wasi:sockets/tcp-create-socket@0.2.0",
             "other:config/store@0.2.0",
+            "wasi:config/anything@0.2.0",
+            "wasi:cli/environment@0.2.6",
         ];
-        let apart = own(3, &part(&back, &imports));
+        let apart = own(3, &part(&back, &imports)).unwrap().unwrap();
         assert_eq!(&*apart.component, "back");
         let names = apart.imports.iter().map(|own| own.name().to_string());
         assert_eq!(
@@ -376,13 +399,26 @@ mod tests {
                 "wasi-part3:cli/environment@0.2.0",
                 "wasi-part3:http/outgoing-handler@0.2.3",
                 "wasi-part3:sockets/tcp-create-socket@0.2.0",
+                "wasi-part3:config/anything@0.2.0",
+                "wasi-part3-n1:cli/environment@0.2.6",
             ]
+        );
+        // Who has no way to its grants takes no place among those who have.
+        let without = part(&back, &["wasi:filesystem/types@0.2.0", TYPES]);
+        assert!(own(1, &without).unwrap().is_none());
+        let versions = [0, 1, 2, 3, 4].map(|patch| format!("wasi:cli/environment@0.2.{patch}"));
+        let fault = own(1, &part(&back, &versions.each_ref().map(String::as_str))).unwrap_err();
+        assert!(
+            fault
+                .message
+                .contains("\"back\" imports wasi:cli/environment"),
+            "{fault}"
         );
         // Whatever leads to a grant is a door, or of no use without one.
         for id in crate::plugin::wasi::offers() {
             let leads = GRANTS.iter().any(|grant| (grant.leads_to_it)(&id));
             let alone = ["types", "network", "instance-network", "tcp", "udp"];
-            let door = !own(1, &part(&back, &[&id.to_string()])).imports.is_empty();
+            let door = own(1, &part(&back, &[&id.to_string()])).unwrap().is_some();
             assert!(
                 !leads || door || alone.contains(&id.interface.as_str()),
                 "{id}"

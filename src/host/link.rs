@@ -46,7 +46,7 @@ pub(super) async fn link(
         .collect();
     let granted = Granted::of(desired, workload, &facts);
     check_entries(&shared.offers, &shared.plugins, workload)?;
-    check_loopback(shared.host_loopback, &granted.workload)?;
+    check_loopback(shared.host_loopback, &granted.workload, desired)?;
     for (component, own) in workload.components.iter().zip(&facts) {
         check_imports(&shared.offers, component, own)?;
         check_exports(component, own)?;
@@ -171,9 +171,14 @@ impl Granted {
                 flavor: whole.flavor,
                 apart: Arc::default(),
             });
+            let component = spec::Component {
+                // Nobody runs it by itself.
+                role: spec::Role::Component,
+                ..component.clone()
+            };
             Arc::make_mut(&mut granted.workload)
                 .components
-                .push(component.clone());
+                .push(component);
         }
         granted
     }
@@ -299,12 +304,19 @@ fn check_entries(
 }
 
 /// The host's own loopback is opened by the workload and the operator together.
-fn check_loopback(allowed: bool, workload: &spec::Workload) -> Result<(), Fault> {
-    let mut components = workload.components.iter().enumerate();
-    let asks = components.find(|(_, component)| !component.loopback_ports.is_empty());
-    let Some((index, component)) = asks.filter(|_| !allowed) else {
+fn check_loopback(
+    allowed: bool,
+    granted: &spec::Workload,
+    desired: &spec::Workload,
+) -> Result<(), Fault> {
+    let mut components = granted.components.iter();
+    let asks = components.find(|component| !component.loopback_ports.is_empty());
+    let Some(component) = asks.filter(|_| !allowed) else {
         return Ok(());
     };
+    // A root may have the ports of one of its parts, and is told of in its place.
+    let mut all = desired.components.iter();
+    let index = all.position(|c| c.name == component.name).unwrap_or(0);
     let message = format!(
         "spec.components[{index}].localResources.allowedHostLoopbackPorts: this host keeps its loopback to itself; \
          remove the ports, or start the host with --allow-host-loopback"

@@ -3,7 +3,13 @@
 //! A store is made for each request, so everything that is the same for all instances of a component is decided once, in its
 //! [`StoreTemplate`], and shared; what most components never touch is made when they do.
 
-use std::{any::Any, collections::BTreeMap, fmt, num::NonZeroU64, sync::Arc};
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    fmt,
+    num::NonZeroU64,
+    sync::{Arc, OnceLock},
+};
 
 use wasmtime::{Store, UpdateDeadline, component::ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -35,7 +41,8 @@ pub struct StoreState {
 
 /// What a part with grants of its own has in a store for itself.
 struct PartState {
-    wasi: WasiCtx,
+    /// None until the part calls something of WASI's base.
+    wasi: Option<WasiCtx>,
     #[cfg(feature = "wasi-http")]
     http: HttpState,
 }
@@ -63,6 +70,8 @@ struct Shared {
     whole: Part,
     /// By their place.
     apart: Vec<Part>,
+    /// Who is at none of these places.
+    nobody: OnceLock<Part>,
 }
 
 /// What a component is granted, or a part of it that is granted something else.
@@ -97,17 +106,27 @@ impl Part {
 
     fn state(&self) -> PartState {
         PartState {
-            wasi: self.wasi.context(),
+            wasi: None,
             #[cfg(feature = "wasi-http")]
             http: HttpState::new(&self.slots),
+        }
+    }
+
+    /// One that is granted nothing.
+    fn nothing(&self) -> Self {
+        Self {
+            slots: Slots::default(),
+            wasi: self.wasi.nothing(),
         }
     }
 }
 
 impl Shared {
-    /// A part with grants of its own; host functions are defined for those places only at which there is one.
+    /// A part with grants of its own. Host functions are defined for those places only at which there is one; should there
+    /// be none, it has nothing.
     fn part(&self, place: usize) -> &Part {
-        self.apart.get(place).unwrap_or(&self.whole)
+        let nobody = || self.nobody.get_or_init(|| self.whole.nothing());
+        self.apart.get(place).unwrap_or_else(nobody)
     }
 }
 
@@ -174,6 +193,7 @@ impl StoreTemplate {
                     .then(|| component.fuel.map_or(u64::MAX, NonZeroU64::get)),
                 whole,
                 apart,
+                nobody: OnceLock::new(),
             }),
             _compiled: compiled.clone(),
         }
@@ -278,9 +298,11 @@ impl StoreState {
 
     /// WASI's own state of a part with grants of its own.
     pub(super) fn wasi_of<const PLACE: usize>(&mut self) -> WasiCtxView<'_> {
+        let shared = self.shared.clone();
         let (part, table) = self.part_state(PLACE);
+        let made = || shared.part(PLACE).wasi.context();
         WasiCtxView {
-            ctx: &mut part.wasi,
+            ctx: part.wasi.get_or_insert_with(made),
             table,
         }
     }

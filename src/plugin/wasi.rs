@@ -200,6 +200,17 @@ impl WasiTemplate {
         }
     }
 
+    /// The same for who is granted nothing.
+    pub fn nothing(&self) -> Self {
+        Self {
+            environment: Vec::new(),
+            stdout: self.stdout.clone(),
+            stderr: self.stderr.clone(),
+            preopens: None,
+            grants: Arc::new(self.grants.nothing()),
+        }
+    }
+
     /// State for one instance.
     pub fn context(&self) -> WasiCtx {
         let mut builder = WasiCtx::builder();

@@ -28,7 +28,11 @@ fn wire(importer: usize, import: &str, exporter: usize, export: &str) -> Wire {
 
 fn own(part: usize, import: &str) -> OwnImport {
     let import = import.parse().unwrap();
-    OwnImport { part, import }
+    OwnImport {
+        part,
+        import,
+        nth: 0,
+    }
 }
 
 /// A component that exports `next: func() -> s32` in interface `name`: the sum of what its imports of the same kind say, and
@@ -509,4 +513,65 @@ async fn a_part_has_imports_of_its_own_and_shares_the_rest() {
             .contains("no interface that this part imports"),
         "{error}"
     );
+}
+
+/// A component that exports `next` in interface `name`, which is what `next` of its second import says, the two being of one type;
+/// and of the third, if there is one.
+fn of_one_type(name: &str, first: &str, second: &str, third: Option<&str>) -> String {
+    let (declared, added) = match third {
+        None => (String::new(), "(i32.const 0)"),
+        Some(third) => (
+            format!(r#"(import "{third}" (instance $third (type $t)))"#),
+            "(call $b)",
+        ),
+    };
+    let b = third.map_or("second", |_| "third");
+    format!(
+        r#"(component
+            (type $t (instance (export "next" (func (result s32)))))
+            (import "{first}" (instance $first (type $t)))
+            (import "{second}" (instance $second (type $t)))
+            {declared}
+            (core func $a (canon lower (func $second "next")))
+            (core func $b (canon lower (func ${b} "next")))
+            (core module $m
+                (import "h" "a" (func $a (result i32))) (import "h" "b" (func $b (result i32)))
+                (func (export "next") (result i32) (i32.add (call $a) {added})))
+            (core instance $h (export "a" (func $a)) (export "b" (func $b)))
+            (core instance $c (instantiate $m (with "h" (instance $h))))
+            (func $next (result s32) (canon lift (core func $c "next")))
+            (instance $out (export "next" (func $next)))
+            (export "{name}" (instance $out)))"#
+    )
+}
+
+#[tokio::test]
+async fn imports_of_one_type_are_not_one_import() {
+    let engine = engine(None);
+    let composition = Composition {
+        parts: vec![
+            part(&of_one_type(
+                "t:a/a",
+                "wasi:t/door",
+                "wasi:t/other",
+                Some("t:b/b"),
+            )),
+            part(&of_one_type("t:b/b", "wasi:t/door", "wasi:t/other", None)),
+        ],
+        wires: vec![wire(0, "t:b/b", 1, "t:b/b")],
+        own: vec![own(1, "wasi:t/door")],
+    };
+    let whole = engine.compose(composition).await.unwrap();
+    let mut linker = engine.linker::<()>(whole.flavor);
+    for (name, number) in [
+        ("wasi:t/door", 1),
+        ("wasi-part1:t/door", 10),
+        ("wasi:t/other", 100),
+    ] {
+        let next = move |_: StoreContextMut<'_, ()>, (): ()| Ok((number,));
+        let mut instance = linker.instance(name).unwrap();
+        instance.func_wrap("next", next).unwrap();
+    }
+    // Neither part has the shared door in the place of its other import.
+    assert_eq!(next_of(&engine, &linker, &whole, "t:a/a").await, 100 + 100);
 }

@@ -82,7 +82,15 @@ pub(in crate::plugin) struct Grants {
 #[derive(Default)]
 pub(in crate::plugin) struct Instance {
     /// Oldest first.
-    names: VecDeque<(IpAddr, Arc<str>)>,
+    names: VecDeque<Known>,
+}
+
+/// A name by which an address was found.
+struct Known {
+    address: IpAddr,
+    name: Arc<str>,
+    /// By whom: what one part of a composition looks up is nothing to another one.
+    by: Arc<Grants>,
 }
 
 /// What the host functions work on.
@@ -148,30 +156,49 @@ impl Grants {
             count_denial,
         }
     }
+
+    /// The same without any.
+    pub fn nothing(&self) -> Self {
+        Self {
+            role: Role::Component,
+            network: self.network.clone(),
+            allowed_hosts: Vec::new(),
+            allowed_names: Vec::new(),
+            loopback_ports: Vec::new(),
+            denials: self.denials.again(),
+            count_denial: Box::new(|| ()),
+        }
+    }
 }
 
 impl Instance {
-    /// Remembers what a lookup found.
-    fn learn(&mut self, name: &str, addresses: &[IpAddr]) {
+    /// Remembers what a lookup of a component found.
+    fn learn(&mut self, by: &Arc<Grants>, name: &str, addresses: &[IpAddr]) {
         let name: Arc<str> = name.into();
         for address in addresses.iter().map(IpAddr::to_canonical) {
-            let known = (address, name.clone());
-            if self.names.contains(&known) {
+            if self.names_of(by, address).any(|known| *known == *name) {
                 continue;
             }
-            if self.names.len() >= MAX_NAMES {
-                self.names.pop_front();
+            let mut own = self.names.iter().enumerate();
+            let mut own = own.by_ref().filter(|(_, known)| Arc::ptr_eq(&known.by, by));
+            let oldest = own.next().map(|(index, _)| index);
+            if let Some(oldest) = oldest.filter(|_| own.count() + 1 >= MAX_NAMES) {
+                self.names.remove(oldest);
             }
-            self.names.push_back(known);
+            self.names.push_back(Known {
+                address,
+                name: name.clone(),
+                by: by.clone(),
+            });
         }
     }
 
-    /// The names by which an address was found.
-    fn names_of(&self, address: IpAddr) -> impl Iterator<Item = &str> {
+    /// The names by which a component found an address.
+    fn names_of<'a>(&'a self, by: &'a Grants, address: IpAddr) -> impl Iterator<Item = &'a str> {
         let known = self.names.iter();
         known
-            .filter(move |(known, _)| *known == address)
-            .map(|(_, name)| &**name)
+            .filter(move |known| known.address == address && std::ptr::eq(&*known.by, by))
+            .map(|known| &*known.name)
     }
 }
 

@@ -67,7 +67,10 @@ impl ip_name_lookup::HostWithStore<StoreState> for Sockets {
             Ok((Lookup::Ask(asked), permits)) => {
                 let found = lookup::resolve(permits, asked.clone()).await;
                 if let Ok(addresses) = &found {
-                    store.with(|mut store| store.get().instance.learn(&asked, addresses));
+                    store.with(|mut store| {
+                        let view = store.get();
+                        view.instance.learn(view.grants, &asked, addresses);
+                    });
                 }
                 found
             }

@@ -53,6 +53,16 @@ impl Denials {
         }
     }
 
+    /// Of the same component, with nothing logged yet.
+    pub fn again(&self) -> Self {
+        Self {
+            namespace: self.namespace.clone(),
+            workload: self.workload.clone(),
+            component: self.component.clone(),
+            logged: Mutex::default(),
+        }
+    }
+
     /// Logs a denial, if it is new.
     fn log(&self, what: String, remedy: &str) {
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
@@ -133,7 +143,7 @@ impl Grants {
             IpAddr::V4(ip) => ip.to_string(),
             IpAddr::V6(ip) => format!("[{ip}]"),
         };
-        if allowed(&literal) || instance.names_of(ip).any(allowed) {
+        if allowed(&literal) || instance.names_of(self, ip).any(allowed) {
             return Ok(Route::Outside(SocketAddr::new(ip, port)));
         }
         Err(self.deny(

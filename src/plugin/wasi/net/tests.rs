@@ -228,31 +228,49 @@ fn a_rule_with_a_name_counts_for_what_the_lookup_of_it_found() {
         &["*"],
         &[],
     );
+    let other = crate::plugin::wasi::net::tests::guest(&network, Role::Component, &[], &["*"], &[]);
     let connect =
         |instance: &Instance, to: &str| guest.grants.connect(Protocol::Tcp, address(to), instance);
     let mut instance = Instance::default();
     assert!(denied(connect(&instance, "10.0.0.1:5432")));
-    instance.learn("db.example.com", &["10.0.0.1".parse().unwrap()]);
-    instance.learn("evil.example.com", &["10.0.0.2".parse().unwrap()]);
+    let mut learn = |by: &Guest, name: &str, address: &str| {
+        instance.learn(&by.grants, name, &[address.parse().unwrap()]);
+    };
+    learn(&guest, "db.example.com", "10.0.0.1");
+    learn(&guest, "evil.example.com", "10.0.0.2");
+    // What another part of the same instance has looked up is its own.
+    learn(&other, "db.example.com", "10.0.0.3");
     assert!(connect(&instance, "10.0.0.1:5432").is_ok());
     assert!(denied(connect(&instance, "10.0.0.1:80")), "port");
     assert!(denied(connect(&instance, "10.0.0.2:5432")), "other name");
+    assert!(denied(connect(&instance, "10.0.0.3:5432")), "other part");
     assert!(
         denied(connect(&Instance::default(), "10.0.0.1:5432")),
         "other instance"
     );
     // Whoever owns the name cannot point it at the node's credentials.
-    instance.learn("db.example.com", &["169.254.169.254".parse().unwrap()]);
+    instance.learn(
+        &guest.grants,
+        "db.example.com",
+        &["169.254.169.254".parse().unwrap()],
+    );
     assert!(denied(connect(&instance, "169.254.169.254:5432")));
 }
 
 #[test]
 fn an_instance_remembers_a_bounded_number_of_names() {
+    let part = || guest(&Network::default(), Role::Component, &[], &["*"], &[]);
+    let (one, other) = (part(), part());
     let mut instance = Instance::default();
+    let address = |index| std::net::Ipv4Addr::from_bits(index).into();
+    instance.learn(&other.grants, "a", &[address(7)]);
     for index in 0..1000_u32 {
-        instance.learn("a", &[std::net::Ipv4Addr::from_bits(index).into()]);
+        instance.learn(&one.grants, "a", &[address(index)]);
     }
-    assert_eq!(instance.names.len(), super::MAX_NAMES);
+    // And forgets none that another part has learnt.
+    assert_eq!(instance.names.len(), super::MAX_NAMES + 1);
+    assert_eq!(instance.names_of(&other.grants, address(7)).count(), 1);
+    assert_eq!(instance.names_of(&one.grants, address(999)).count(), 1);
 }
 
 #[test]

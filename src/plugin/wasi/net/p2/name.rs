@@ -92,7 +92,7 @@ impl HostResolveAddressStream for View<'_> {
         }
         if let State::Found(addresses) = &mut found.state {
             let addresses = std::mem::take(addresses);
-            self.instance.learn(&found.name, &addresses);
+            self.instance.learn(self.grants, &found.name, &addresses);
             found.state = State::Rest(addresses.into_iter());
         }
         match &mut found.state {
