@@ -30,7 +30,9 @@ pub use hosts::{
 };
 pub use image::{Digest, ImageRef, ParseImageError, PullPolicy};
 pub use sockets::{AllowedName, LoopbackPort, ParseSocketsError, Protocol, is_name};
-pub use volume::{Files, Mount, Volume, VolumeSource, is_plain, mount_problems, normal};
+pub use volume::{
+    DEFAULT_VOLUME_SIZE, Files, Mount, Volume, VolumeSource, is_plain, mount_problems, normal,
+};
 
 /// Uniquely names a workload for as long as it exists: a Kubernetes object's UID, or an id that the embedder chose.
 pub type WorkloadId = Arc<str>;
@@ -173,7 +175,8 @@ pub struct Interface {
 impl Workload {
     /// Whether a workload that runs as `self` already runs as `other` says: only what a running workload does not feel
     /// differs (its generation, and credentials for pulls that are done), or what it takes over as it runs (where its
-    /// traffic comes from, the content of files in its volumes, and whether its commands are held).
+    /// traffic comes from, the content of files in its volumes and how much these may hold, and whether its commands are
+    /// held).
     #[must_use]
     pub fn runs_like(&self, other: &Self) -> bool {
         let felt = |w: &Self| {
@@ -209,8 +212,10 @@ impl Workload {
             ..self.clone()
         };
         for volume in &mut rest.volumes {
-            if let VolumeSource::Files(files) = &mut volume.source {
-                *files = Files::default();
+            match &mut volume.source {
+                VolumeSource::Files(files) => *files = Files::default(),
+                VolumeSource::Ephemeral { size_limit } => *size_limit = None,
+                VolumeSource::HostPath(_) => {}
             }
         }
         rest
@@ -347,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn contents_of_files_are_followed_and_volumes_are_not() {
+    fn contents_of_files_and_limits_are_followed_and_volumes_are_not() {
         let workload = |source: VolumeSource| Workload {
             id: "a".into(),
             namespace: String::new(),
@@ -375,6 +380,9 @@ mod tests {
         };
         assert!(files("1").runs_like(&files("2")) && files("1").starts_like(&files("2")));
         assert_ne!(files("1"), files("2"), "or nobody would be told");
-        assert!(!files("1").runs_like(&workload(VolumeSource::Ephemeral)));
+        let ephemeral = |size_limit| workload(VolumeSource::Ephemeral { size_limit });
+        assert!(!files("1").runs_like(&ephemeral(None)));
+        assert!(ephemeral(Some(1)).runs_like(&ephemeral(None)));
+        assert_ne!(ephemeral(Some(1)), ephemeral(None));
     }
 }

@@ -137,6 +137,7 @@ pub fn link(linker: &mut Linker<StoreState>, component: &ComponentFacts) -> wasm
     if component.flavor.is_concurrent() && imports(3) {
         p3::add_to_linker(linker)?;
     }
+    volumes::link(linker, component)?;
     net::link(linker, component)?;
     link_apart(linker, component)
 }

@@ -13,16 +13,28 @@ pub struct Volume {
     pub source: VolumeSource,
 }
 
+/// Most bytes that an ephemeral volume holds that has no limit of its own: 1 GiB.
+pub const DEFAULT_VOLUME_SIZE: u64 = 1 << 30;
+
 /// Where the content of a volume comes from.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum VolumeSource {
     /// A directory that is empty when the workload starts, is shared by all its generations, and is removed with it.
-    #[default]
-    Ephemeral,
+    Ephemeral {
+        /// Most bytes that it holds, in files and, with 4096 a name, in directories; none means [`DEFAULT_VOLUME_SIZE`]. What
+        /// would go beyond fails with `insufficient-space`. While the workload runs this limit can be changed.
+        size_limit: Option<u64>,
+    },
     /// A directory of the machine; the host must allow it.
     HostPath(PathBuf),
     /// These files, which guests can only read. While the workload runs they follow this content, all at once.
     Files(Files),
+}
+
+impl Default for VolumeSource {
+    fn default() -> Self {
+        Self::Ephemeral { size_limit: None }
+    }
 }
 
 /// Contents of files, by path in the volume: relative, of plain names, with `/` between them. The `Debug` shows the paths,

@@ -4,6 +4,7 @@
 //! - `compiling`: in processes of its own, within limits.
 //! - `composition`: components of one workload that import each other.
 //! - `host`: the host with real components over real HTTP.
+//! - `volumes`: ephemeral ones that are full.
 
 #![cfg(all(
     feature = "wasi-http",
@@ -22,3 +23,4 @@ mod compiling;
 mod composition;
 mod host;
 mod readme;
+mod volumes;

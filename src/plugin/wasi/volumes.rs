@@ -6,7 +6,14 @@
 
 mod files;
 mod host_path;
+mod ledger;
+mod limited;
+mod p2;
+mod p3;
 mod place;
+mod preopens;
+mod quota;
+mod space;
 
 use std::{
     collections::HashMap,
@@ -15,7 +22,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use wasmtime_wasi::{FsPerms, WasiCtx, filesystem::WasiFilesystemCtx};
+use wasmtime_wasi::{FsPerms, WasiCtx};
 
 use crate::{
     engine::SharedMemory,
@@ -25,14 +32,19 @@ use crate::{
 };
 use host_path::Roots;
 use place::Place;
+use quota::Quota;
+use space::Space;
 
+pub(super) use limited::link;
 pub use place::VolumesError;
+pub use preopens::Preopens;
 
 /// Where the volumes of a host's workloads are, and what of the machine they may show.
 #[derive(Debug, Default)]
 pub struct VolumeStore {
     place: Place,
     roots: Roots,
+    space: Arc<Space>,
 }
 
 /// What a workload keeps over its generations: its volumes, and the count of its memory. Dropping it removes the volumes.
@@ -41,9 +53,6 @@ pub struct Kept {
     volumes: Arc<Volumes>,
     memory: Arc<SharedMemory>,
 }
-
-/// The directories that a component mounts, opened; its instances share them.
-pub struct Preopens(WasiFilesystemCtx);
 
 #[derive(Debug)]
 struct Volumes {
@@ -56,7 +65,7 @@ struct Volumes {
 struct Made {
     /// The workload's own directory, if there is any.
     folder: Option<PathBuf>,
-    ephemeral: HashMap<String, PathBuf>,
+    ephemeral: HashMap<String, (PathBuf, Arc<Quota>)>,
     /// With what was last written.
     files: HashMap<String, (PathBuf, Files)>,
 }
@@ -71,6 +80,7 @@ impl VolumeStore {
         Ok(Self {
             place: dir.map(Place::open).transpose()?.unwrap_or_default(),
             roots: Roots::open(roots)?,
+            space: Arc::default(),
         })
     }
 }
@@ -130,8 +140,10 @@ impl Kept {
         Ok(slots)
     }
 
-    /// Lets files follow the workload, as far as a component sees them. A failure is logged, and the former content stays.
+    /// Lets limits and files follow the workload, as far as a component sees them. A failure is logged, and the former content
+    /// stays.
     pub async fn follow(&self, workload: &spec::Workload) {
+        self.volumes.limit(workload);
         let behind = self.volumes.behind(workload);
         if behind.is_empty() {
             return;
@@ -161,13 +173,6 @@ impl Drop for Kept {
             Ok(runtime) => drop(runtime.spawn_blocking(move || place::remove(&folder))),
             Err(_) => place::remove(&folder),
         }
-    }
-}
-
-impl Preopens {
-    /// Gives an instance the directories.
-    pub(super) fn give(&self, context: &mut WasiCtx) {
-        *context.filesystem() = self.0.clone();
     }
 }
 
@@ -207,13 +212,19 @@ impl Volumes {
             )));
         }
         let mut builder = WasiCtx::builder();
+        let mut quotas = Vec::with_capacity(component.mounts.len());
         for mount in &component.mounts {
             let found = volumes.iter().enumerate();
             let Some((index, volume)) = found.clone().find(|(_, v)| v.name == mount.volume) else {
                 continue;
             };
+            let mut quota = None;
             let (path, held, writable) = match &volume.source {
-                VolumeSource::Ephemeral => (self.ephemeral(&volume.name)?, None, true),
+                VolumeSource::Ephemeral { size_limit } => {
+                    let (path, limit) = self.ephemeral(&volume.name, *size_limit)?;
+                    quota = Some(limit);
+                    (path, None, true)
+                }
                 VolumeSource::Files(files) => (self.files(&volume.name, files)?, None, false),
                 VolumeSource::HostPath(path) => {
                     let held = self.host_path(index, path)?;
@@ -229,8 +240,13 @@ impl Volumes {
                 .preopened_dir(&path, spec::normal(&mount.path), perms)
                 .map_err(|error| failed(&volume.name, &format!("{error:#}")))?;
             drop(held);
+            quotas.push(quota);
         }
-        Ok(Preopens(builder.build().filesystem().clone()))
+        let context = builder.build().filesystem().clone();
+        Preopens::new(context, quotas).map_err(|error| {
+            let message = format!("volumeMounts: {error:#}");
+            of_component(refused(message).class(Class::Retry))
+        })
     }
 
     fn host_path(&self, index: usize, path: &Path) -> Result<fs::File, Fault> {
@@ -241,14 +257,31 @@ impl Volumes {
         })
     }
 
-    fn ephemeral(&self, name: &str) -> Result<PathBuf, Fault> {
+    fn ephemeral(&self, name: &str, limit: Option<u64>) -> Result<(PathBuf, Arc<Quota>), Fault> {
+        let limit = limit.unwrap_or(spec::DEFAULT_VOLUME_SIZE);
         let mut made = self.lock();
-        if let Some(path) = made.ephemeral.get(name) {
-            return Ok(path.clone());
+        if let Some((path, quota)) = made.ephemeral.get(name) {
+            quota.set_limit(limit);
+            return Ok((path.clone(), quota.clone()));
         }
         let path = self.make(&mut made).map_err(|e| failed(name, &e))?;
-        made.ephemeral.insert(name.to_owned(), path.clone());
-        Ok(path)
+        let space = self.store.space.clone();
+        let quota = Arc::new(Quota::new(path.clone(), limit, space));
+        let entry = (path, quota);
+        made.ephemeral.insert(name.to_owned(), entry.clone());
+        Ok(entry)
+    }
+
+    /// Limits volumes to what the workload says now.
+    fn limit(&self, workload: &spec::Workload) {
+        let made = self.lock();
+        for volume in &workload.volumes {
+            if let VolumeSource::Ephemeral { size_limit } = &volume.source
+                && let Some((_, quota)) = made.ephemeral.get(&volume.name)
+            {
+                quota.set_limit(size_limit.unwrap_or(spec::DEFAULT_VOLUME_SIZE));
+            }
+        }
     }
 
     fn files(&self, name: &str, files: &Files) -> Result<PathBuf, Fault> {

@@ -1,5 +1,6 @@
 //! Directories that components can mount.
 
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -34,9 +35,17 @@ pub struct Volume {
     pub secret: Option<SecretVolume>,
 }
 
-/// An empty directory; there is nothing to say about it.
+/// An empty directory.
 #[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
-pub struct EphemeralVolume {}
+#[serde(rename_all = "camelCase")]
+pub struct EphemeralVolume {
+    /// Most that it holds, in bytes, with an optional unit (`Ki`, `Mi`, `Gi`, or `k`, `M`, `G`): the sizes of its files, and
+    /// 4Ki for each file, directory and link. What would go beyond fails with `insufficient-space`; a change takes effect
+    /// without a restart. Default: 1Gi. Example: `64Mi`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::bytes")]
+    pub size_limit: Option<Quantity>,
+}
 
 /// A directory of the node.
 #[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]

@@ -10,7 +10,7 @@ pub struct QuantityError {
 
 /// Parses a quantity exactly: digits with an optional fraction, then a binary unit (`Ki` to `Ei`), a decimal one (`m`, `k`,
 /// `M` to `E`), an exponent (`e3`), or nothing. What is not a whole number of bytes is rounded up, as Kubernetes does. Zero
-/// is an error: it would limit a component to nothing.
+/// is an error: it would limit something to nothing.
 pub(in crate::washlet) fn bytes(text: &str) -> Result<u64, QuantityError> {
     let error = |why| QuantityError {
         text: text.to_owned(),
@@ -23,7 +23,7 @@ pub(in crate::washlet) fn bytes(text: &str) -> Result<u64, QuantityError> {
     let (number, unit) = text.split_at_checked(end).ok_or_else(malformed)?;
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if text.starts_with('-') {
-        return Err(error("it is negative"));
+        return Err(error("it is negative; write a size above zero"));
     }
     if whole.len() + fraction.len() == 0 || fraction.contains('.') {
         return Err(malformed());
@@ -45,7 +45,7 @@ pub(in crate::washlet) fn bytes(text: &str) -> Result<u64, QuantityError> {
         ten(power).map_or(1, |ten| scaled.div_ceil(ten))
     };
     match u64::try_from(bytes) {
-        Ok(0) => Err(error("it is nothing; a component needs some memory")),
+        Ok(0) => Err(error("it is nothing; write a size above zero")),
         Ok(bytes) => Ok(bytes),
         Err(_) => Err(too_large()),
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use super::{Converter, Outcome, ReferenceKind, Referenced};
+use super::{Converter, Outcome, ReferenceKind, Referenced, quantity};
 use crate::{
     fault::{Reason, Stage},
     spec::{self, Files, Mount, Volume, VolumeSource},
@@ -91,8 +91,20 @@ impl Converter<'_> {
         }
         match From::of(volume) {
             Some(from) => VolumeSource::Files(self.files(path, &from)),
-            None => VolumeSource::Ephemeral,
+            None => VolumeSource::Ephemeral {
+                size_limit: self.size_limit(path, volume.ephemeral.as_ref()),
+            },
         }
+    }
+
+    fn size_limit(&mut self, path: &str, volume: Option<&api::EphemeralVolume>) -> Option<u64> {
+        let limit = quantity::bytes(&volume?.size_limit.as_ref()?.0);
+        limit
+            .map_err(|error| {
+                let field = format!("{path}.ephemeral.sizeLimit");
+                self.problems.invalid(field, error.to_string());
+            })
+            .ok()
     }
 
     fn files(&mut self, path: &str, from: &From<'_>) -> Files {

@@ -76,7 +76,7 @@ async fn generations_share_what_lasts_until_the_workload_goes() {
     let store = Arc::new(VolumeStore::open(Some(dir.path()), &[]).unwrap());
     let kept = Kept::new(store.clone());
     let workload = workload(&[
-        ("data", VolumeSource::Ephemeral),
+        ("data", VolumeSource::default()),
         ("conf", files(&[("a", "1")])),
     ]);
     let slots = kept.slots(&workload, &with_files()).await.unwrap();
@@ -85,11 +85,11 @@ async fn generations_share_what_lasts_until_the_workload_goes() {
     assert!(folder.starts_with(dir.path()));
     let mode = std::fs::metadata(&folder).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
-    let data = kept.volumes.lock().ephemeral["data"].clone();
+    let data = kept.volumes.lock().ephemeral["data"].0.clone();
     std::fs::write(data.join("kept"), "x").unwrap();
 
     kept.slots(&workload, &with_files()).await.unwrap();
-    assert_eq!(kept.volumes.lock().ephemeral["data"], data);
+    assert_eq!(kept.volumes.lock().ephemeral["data"].0, data);
     assert!(data.join("kept").exists(), "the next generation finds it");
 
     drop(kept);
@@ -103,10 +103,39 @@ async fn generations_share_what_lasts_until_the_workload_goes() {
 }
 
 #[tokio::test]
+async fn components_and_generations_share_a_limit() {
+    let kept = Kept::new(Arc::default());
+    let limited = |size_limit| {
+        let mut workload = workload(&[("data", VolumeSource::Ephemeral { size_limit })]);
+        let mut other = workload.components[0].clone();
+        other.name = "other".into();
+        other.mounts[0].read_only = true;
+        workload.components.push(other);
+        workload
+    };
+    let both = [with_files(), with_files()].concat();
+    let quotas = async |size_limit| {
+        let slots = kept.slots(&limited(size_limit), &both).await.unwrap();
+        let slots = slots.into_iter().flatten();
+        let preopens = slots.map(|slot| slot.downcast::<Preopens>().unwrap());
+        preopens
+            .flat_map(|p| p.quotas.clone())
+            .collect::<Vec<Arc<Quota>>>()
+    };
+    let (first, second) = (quotas(Some(10)).await, quotas(None).await);
+    let all: Vec<_> = first.iter().chain(&second).collect();
+    assert_eq!(all.len(), 4);
+    assert!(all.iter().all(|quota| Arc::ptr_eq(quota, &first[0])));
+    assert_eq!(first[0].limit(), spec::DEFAULT_VOLUME_SIZE);
+    kept.follow(&limited(Some(20))).await;
+    assert_eq!(first[0].limit(), 20, "without another generation");
+}
+
+#[tokio::test]
 async fn only_who_imports_files_has_directories() {
     let store = Arc::new(VolumeStore::default());
     let kept = Kept::new(store.clone());
-    let workload = workload(&[("data", VolumeSource::Ephemeral)]);
+    let workload = workload(&[("data", VolumeSource::default())]);
     let slots = kept
         .slots(&workload, &facts(&["wasi:cli/environment@0.2.0"]))
         .await
@@ -271,7 +300,7 @@ async fn host_paths_stay_below_their_roots() {
 
 #[tokio::test]
 async fn a_mount_of_nothing_names_its_component() {
-    let mut workload = workload(&[("v", VolumeSource::Ephemeral)]);
+    let mut workload = workload(&[("v", VolumeSource::default())]);
     workload.components[0].mounts[0].volume = "w".to_owned();
     let kept = Kept::new(Arc::default());
     let fault = kept

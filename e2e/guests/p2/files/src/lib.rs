@@ -1,6 +1,9 @@
 //! Does with files what the path says, by `wasi:filesystem`: `/read?at=/data/a`, `/write?at=…&text=…`, `/list?at=…`,
 //! `/make?at=…` (a directory), `/nest?at=…&deep=N` (directories in each other), `/remove?at=…`, `/link?at=…&to=…` (a
-//! symbolic link). Refusals are answered with status 403 and the error's name. `/` lists what it was given.
+//! symbolic link), `/hard?at=…&to=…` (a hard link of `to`), `/move?at=…&to=…`, `/size?at=…&bytes=N` (sets it),
+//! `/fill?at=…&bytes=N&by=…` (writes so many bytes, by `write`, `stream`, `zeroes` or `append`), `/hold?at=…&bytes=N&other=…`
+//! (fills a file, removes it while it is open, and fills another before and after it is closed). Refusals are answered with
+//! status 403 and the error's name. `/` lists what it was given.
 
 #[path = "../../http.rs"]
 mod http;
@@ -20,8 +23,11 @@ wit_bindgen::generate!({
 
 use exports::wasi::http::incoming_handler::Guest;
 use wasi::filesystem::preopens::get_directories;
-use wasi::filesystem::types::{Descriptor, DescriptorFlags, ErrorCode, OpenFlags, PathFlags};
+use wasi::filesystem::types::{
+    Descriptor, DescriptorFlags, ErrorCode, OpenFlags, PathFlags, filesystem_error_code,
+};
 use wasi::http::types::{IncomingRequest, ResponseOutparam};
+use wasi::io::streams::StreamError;
 
 struct Files;
 
@@ -36,6 +42,11 @@ impl Guest for Files {
             "/nest" => nest(&query("at"), query("deep").parse().unwrap_or(1)),
             "/remove" => remove(&query("at")),
             "/link" => link(&query("at"), &query("to")),
+            "/hard" => hard(&query("at"), &query("to")),
+            "/move" => rename(&query("at"), &query("to")),
+            "/size" => size(&query("at"), number(&query("bytes"))),
+            "/fill" => fill(&query("at"), number(&query("bytes")), &query("by")),
+            "/hold" => hold(&query("at"), number(&query("bytes")), &query("other")),
             _ => {
                 let mut names: Vec<String> = get_directories().into_iter().map(|d| d.1).collect();
                 names.sort();
@@ -119,6 +130,81 @@ fn link(path: &str, to: &str) -> Result<String, ErrorCode> {
     let (directory, rest) = find(path)?;
     directory.symlink_at(to, &rest)?;
     Ok("linked".to_owned())
+}
+
+fn hard(path: &str, to: &str) -> Result<String, ErrorCode> {
+    let ((directory, rest), (old, old_rest)) = (find(path)?, find(to)?);
+    old.link_at(PathFlags::empty(), &old_rest, &directory, &rest)?;
+    Ok("linked".to_owned())
+}
+
+fn rename(path: &str, to: &str) -> Result<String, ErrorCode> {
+    let ((directory, rest), (new, new_rest)) = (find(path)?, find(to)?);
+    directory.rename_at(&rest, &new, &new_rest)?;
+    Ok("moved".to_owned())
+}
+
+fn size(path: &str, bytes: u64) -> Result<String, ErrorCode> {
+    open(path, OpenFlags::CREATE, DescriptorFlags::WRITE)?.set_size(bytes)?;
+    Ok("sized".to_owned())
+}
+
+fn fill(path: &str, bytes: u64, by: &str) -> Result<String, ErrorCode> {
+    fill_file(
+        &open(path, OpenFlags::CREATE, DescriptorFlags::WRITE)?,
+        bytes,
+        by,
+    )?;
+    Ok("filled".to_owned())
+}
+
+fn fill_file(file: &Descriptor, bytes: u64, by: &str) -> Result<(), ErrorCode> {
+    let stream = match by {
+        "stream" | "zeroes" => Some(file.write_via_stream(0)?),
+        "append" => Some(file.append_via_stream()?),
+        _ => None,
+    };
+    let mut written = 0;
+    while written < bytes {
+        let chunk = (bytes - written).min(4096);
+        let content = vec![b'x'; chunk as usize];
+        match &stream {
+            Some(stream) if by == "zeroes" => stream
+                .blocking_write_zeroes_and_flush(chunk)
+                .map_err(code)?,
+            Some(stream) => stream.blocking_write_and_flush(&content).map_err(code)?,
+            None => drop(file.write(&content, written)?),
+        }
+        written += chunk;
+    }
+    Ok(())
+}
+
+fn code(error: StreamError) -> ErrorCode {
+    match error {
+        StreamError::LastOperationFailed(error) => {
+            filesystem_error_code(&error).unwrap_or(ErrorCode::Io)
+        }
+        StreamError::Closed => ErrorCode::Pipe,
+    }
+}
+
+fn hold(path: &str, bytes: u64, other: &str) -> Result<String, ErrorCode> {
+    let file = open(path, OpenFlags::CREATE, DescriptorFlags::WRITE)?;
+    fill_file(&file, bytes, "write")?;
+    remove(path)?;
+    let tell = |done: Result<String, ErrorCode>| match done {
+        Ok(text) => text,
+        Err(code) => code.name().to_owned(),
+    };
+    let before = tell(fill(other, bytes, "write"));
+    drop(file);
+    let after = tell(fill(other, bytes, "write"));
+    Ok(format!("{before}, {after}"))
+}
+
+fn number(text: &str) -> u64 {
+    text.parse().unwrap_or_default()
 }
 
 export!(Files);

@@ -1,4 +1,5 @@
-//! Reads the file that `?at=` names, by `wasi:filesystem` of WASI 0.3; without it, lists what it was given.
+//! Does with the file that `?at=` names what `do` says, by `wasi:filesystem` of WASI 0.3: `write` and `append` so many `bytes`,
+//! set its `size` to them, `make` a directory, `remove` it; without `do`, reads it. Without `at`, lists what it was given.
 
 #[path = "../../http.rs"]
 mod http;
@@ -18,7 +19,7 @@ wit_bindgen::generate!({
 
 use exports::wasi::http::handler::Guest;
 use wasi::filesystem::preopens::get_directories;
-use wasi::filesystem::types::{DescriptorFlags, OpenFlags, PathFlags};
+use wasi::filesystem::types::{Descriptor, DescriptorFlags, OpenFlags, PathFlags};
 use wasi::http::types::{ErrorCode, Request, Response};
 
 struct Files;
@@ -29,26 +30,71 @@ impl Guest for Files {
             let names: Vec<String> = get_directories().into_iter().map(|d| d.1).collect();
             return Ok(http::text(200, names.join("\n")));
         };
-        Ok(match read(&path).await {
+        let bytes = http::query(&request, "bytes").and_then(|b| b.parse().ok());
+        let what = http::query(&request, "do").unwrap_or_default();
+        Ok(match act(&what, &path, bytes.unwrap_or_default()).await {
             Ok(bytes) => http::text(200, bytes),
             Err(why) => http::text(403, why),
         })
     }
 }
 
-async fn read(path: &str) -> Result<Vec<u8>, String> {
-    for (directory, name) in get_directories() {
-        if let Some(rest) = path.strip_prefix(&format!("{name}/")) {
-            let (how, flags) = (OpenFlags::empty(), DescriptorFlags::READ);
-            let file = directory
-                .open_at(PathFlags::SYMLINK_FOLLOW, rest.to_owned(), how, flags)
-                .await
-                .map_err(|code| format!("{code:?}"))?;
+async fn act(what: &str, path: &str, bytes: u64) -> Result<Vec<u8>, String> {
+    let (directory, rest) = find(path)?;
+    let (how, flags) = match what {
+        "make" => {
+            directory.create_directory_at(rest).await.map_err(name)?;
+            return Ok("made".into());
+        }
+        "remove" => {
+            directory.unlink_file_at(rest).await.map_err(name)?;
+            return Ok("removed".into());
+        }
+        "" => (OpenFlags::empty(), DescriptorFlags::READ),
+        _ => (OpenFlags::CREATE, DescriptorFlags::WRITE),
+    };
+    let file = directory
+        .open_at(PathFlags::SYMLINK_FOLLOW, rest, how, flags)
+        .await
+        .map_err(name)?;
+    match what {
+        "" => {
             let (content, _ended) = file.read_via_stream(0);
-            return Ok(content.collect().await);
+            Ok(content.collect().await)
+        }
+        "size" => {
+            file.set_size(bytes).await.map_err(name)?;
+            Ok("sized".into())
+        }
+        _ => {
+            let (mut writer, content) = wit_stream::new();
+            let written = if what == "append" {
+                file.append_via_stream(content)
+            } else {
+                file.write_via_stream(content, 0)
+            };
+            wit_bindgen::spawn_local(async move {
+                writer.write_all(vec![b'x'; bytes as usize]).await;
+            });
+            written.await.map_err(name)?;
+            Ok("filled".into())
         }
     }
-    Err("no such directory".to_owned())
+}
+
+/// The directory that a path is in, and the rest of the path.
+fn find(path: &str) -> Result<(Descriptor, String), String> {
+    get_directories()
+        .into_iter()
+        .find_map(|(directory, name)| {
+            let rest = path.strip_prefix(&format!("{name}/"))?.to_owned();
+            Some((directory, rest))
+        })
+        .ok_or_else(|| "no such directory".to_owned())
+}
+
+fn name(code: impl std::fmt::Debug) -> String {
+    format!("{code:?}")
 }
 
 export!(Files);
