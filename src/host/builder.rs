@@ -39,6 +39,7 @@ pub struct HostBuilder {
     fetcher: Fetcher,
     plugins: Vec<Arc<dyn HostPlugin>>,
     volumes_dir: Option<PathBuf>,
+    volume_space: Option<u64>,
     host_path_roots: Vec<PathBuf>,
     host_loopback: bool,
     blocked_networks: Vec<BlockedNetwork>,
@@ -83,6 +84,7 @@ pub struct UnstartedHost {
     id: String,
     shared: Shared,
     volumes_dir: Option<PathBuf>,
+    volume_space: Option<u64>,
     host_path_roots: Vec<PathBuf>,
 }
 
@@ -119,6 +121,14 @@ impl HostBuilder {
     #[must_use]
     pub fn with_volumes_dir(mut self, directory: impl Into<PathBuf>) -> Self {
         self.volumes_dir = Some(directory.into());
+        self
+    }
+
+    /// Limits what all ephemeral volumes of the host's workloads may hold together, in bytes; what would go beyond fails with
+    /// `insufficient-space`. By default each has its own limit alone.
+    #[must_use]
+    pub fn with_volume_space(mut self, bytes: u64) -> Self {
+        self.volume_space = Some(bytes);
         self
     }
 
@@ -194,6 +204,7 @@ impl HostBuilder {
         Ok(UnstartedHost {
             id: self.id.unwrap_or_else(machine_name),
             volumes_dir: self.volumes_dir,
+            volume_space: self.volume_space,
             host_path_roots: self.host_path_roots,
             shared: Shared {
                 number: HOSTS.fetch_add(1, Ordering::Relaxed),
@@ -219,7 +230,10 @@ impl UnstartedHost {
     /// # Errors
     /// [`StartError`], for example for a port that is taken.
     pub async fn start(mut self) -> Result<Arc<Host>, StartError> {
-        let volumes = VolumeStore::open(self.volumes_dir.as_deref(), &self.host_path_roots)?;
+        let mut volumes = VolumeStore::open(self.volumes_dir.as_deref(), &self.host_path_roots)?;
+        if let Some(bytes) = self.volume_space {
+            volumes = volumes.with_space(bytes);
+        }
         self.shared.volumes = Arc::new(volumes);
         for plugin in &self.shared.plugins {
             plugin.start().await?;

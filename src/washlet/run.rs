@@ -104,6 +104,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<u8, RunError> {
         http: config.http,
         state_dir: &state,
         registry_certs_dir: config.registry_certs_dir,
+        volume_space: None,
         host_path_roots: config.host_path_roots,
         allow_host_loopback: config.allow_host_loopback,
     };

@@ -92,6 +92,8 @@ pub(super) struct Standard<'a> {
     pub registry_certs_dir: Option<PathBuf>,
     /// Where components are compiled; none means in this process.
     pub compiler: Option<CompilerProcess>,
+    /// What all ephemeral volumes may hold together, in bytes; none means what their limits say.
+    pub volume_space: Option<u64>,
     /// Directories below which `hostPath` volumes are allowed.
     pub host_path_roots: Vec<PathBuf>,
     pub allow_host_loopback: bool,
@@ -135,6 +137,9 @@ impl Standard<'_> {
             .with_plugin(Arc::new(WasiConfig::default()))?
             .with_plugin(Arc::new(WasiLogging::default()))?;
         builder = builder.with_volumes_dir(self.state_dir.join("volumes"));
+        if let Some(bytes) = self.volume_space {
+            builder = builder.with_volume_space(bytes);
+        }
         for root in self.host_path_roots {
             builder = builder.with_host_path_root(root);
         }

@@ -145,6 +145,16 @@ pub struct AgentArgs {
     #[arg(long, help_heading = "Storage")]
     pub registry_certs_dir: Option<PathBuf>,
 
+    /// What all ephemeral volumes may hold together, for example `8Gi`; what is more fails with `insufficient-space` [default:
+    /// only each has a limit].
+    #[arg(
+        long,
+        env = "WASHLET_VOLUME_SPACE",
+        value_name = "QUANTITY",
+        help_heading = "Storage"
+    )]
+    pub volume_space: Option<agent::Memory>,
+
     /// Allow hostPath volumes below this directory; may be repeated [default: none].
     #[arg(long = "host-path-root", value_name = "DIR", help_heading = "Storage")]
     pub host_path_roots: Vec<PathBuf>,
@@ -315,6 +325,7 @@ impl AgentArgs {
             compile_memory,
             state_dir,
             registry_certs_dir,
+            volume_space,
             host_path_roots,
             allow_host_loopback,
             block_networks,
@@ -330,6 +341,7 @@ impl AgentArgs {
             admin_listen,
             state_dir,
             registry_certs_dir,
+            volume_space,
             host_path_roots,
             allow_host_loopback,
             advertise_addresses,

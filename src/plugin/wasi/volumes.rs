@@ -83,6 +83,13 @@ impl VolumeStore {
             space: Arc::default(),
         })
     }
+
+    /// Limits what all ephemeral volumes together may hold, in bytes; by default only the file system does.
+    #[must_use]
+    pub fn with_space(mut self, bytes: u64) -> Self {
+        self.space = Arc::new(Space::new(bytes));
+        self
+    }
 }
 
 impl Kept {

@@ -10,7 +10,7 @@ const OVERHEAD: u64 = 128 << 20;
 /// What compiling may use in all, in bytes: at least and, unless somebody says so, at most.
 const COMPILING: Range<u64> = 128 << 20..1 << 30;
 
-/// How much memory something may use in all, in bytes; written as a Kubernetes quantity.
+/// How much memory, or place on a disk, something may use in all, in bytes; written as a Kubernetes quantity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory(u64);
 

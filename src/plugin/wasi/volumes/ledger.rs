@@ -22,7 +22,6 @@ pub(super) struct Ledger {
 
 impl Ledger {
     /// Bytes that are counted.
-    #[cfg(test)]
     pub fn used(&self) -> u64 {
         self.used
     }

@@ -26,7 +26,7 @@ use tokio::{
 
 use super::{
     ledger::{Inode, Ledger, growth},
-    space::Space,
+    space::{Share, Space},
 };
 pub(super) use paths::How;
 
@@ -35,10 +35,17 @@ pub(super) use paths::How;
 pub(super) struct Quota {
     /// In bytes.
     limit: AtomicU64,
-    ledger: Arc<AsyncMutex<Ledger>>,
+    count: Arc<AsyncMutex<Count>>,
     handles: Mutex<Handles>,
     folder: PathBuf,
     space: Arc<Space>,
+}
+
+/// What a volume holds, and has taken for it of the room for all.
+#[derive(Debug)]
+struct Count {
+    ledger: Ledger,
+    share: Share,
 }
 
 /// The open files of a volume, and its open directories.
@@ -53,7 +60,7 @@ struct Handles {
 /// A volume that is held for one change.
 pub(super) struct Change {
     quota: Arc<Quota>,
-    ledger: OwnedMutexGuard<Ledger>,
+    count: OwnedMutexGuard<Count>,
 }
 
 /// The outcome of a change that has begun.
@@ -69,9 +76,13 @@ pub(super) enum At {
 impl Quota {
     /// Of a folder that is empty yet.
     pub fn new(folder: PathBuf, limit: u64, space: Arc<Space>) -> Self {
+        let count = Count {
+            ledger: Ledger::default(),
+            share: Share::new(space.clone()),
+        };
         Self {
             limit: AtomicU64::new(limit),
-            ledger: Arc::default(),
+            count: Arc::new(AsyncMutex::new(count)),
             handles: Mutex::default(),
             folder,
             space,
@@ -114,22 +125,22 @@ impl Quota {
     ) -> Changed<T> {
         let (tell, changed) = oneshot::channel();
         let quota = self.clone();
-        let work = move |ledger| {
-            let mut volume = Change { quota, ledger };
+        let work = move |count| {
+            let mut volume = Change { quota, count };
             let done = work(&mut volume);
             // Who hears of it may go on with the next one.
             drop(volume);
             // Who does not wait does not want to know.
             let _ = tell.send(done);
         };
-        let ledger = self.ledger.clone();
-        match ledger.clone().try_lock_owned() {
-            Ok(ledger) => drop(spawn_blocking(move || work(ledger))),
+        let count = self.count.clone();
+        match count.clone().try_lock_owned() {
+            Ok(count) => drop(spawn_blocking(move || work(count))),
             // Waited for in a task: so a guest that writes much takes one thread and not all of them, and one that does not
             // come to its turn again keeps nobody from theirs.
             Err(_) => drop(tokio::spawn(async move {
-                let ledger = ledger.lock_owned().await;
-                drop(spawn_blocking(move || work(ledger)));
+                let count = count.lock_owned().await;
+                drop(spawn_blocking(move || work(count)));
             })),
         }
         changed
@@ -150,6 +161,29 @@ fn address(file: &Arc<File>) -> usize {
     Arc::as_ptr(file).addr()
 }
 
+impl Count {
+    /// Counts more, if it fits into the volume and with it into the room for all.
+    fn charge(&mut self, bytes: u64, limit: u64) -> bool {
+        let fits = self.ledger.charge(bytes, limit);
+        if fits && !self.share.take(bytes) {
+            self.ledger.credit(bytes);
+            return false;
+        }
+        fits
+    }
+
+    /// Gives back what is counted no more.
+    fn settle(&mut self) {
+        self.share.keep(self.ledger.used());
+    }
+}
+
+impl Drop for Change {
+    fn drop(&mut self) {
+        self.count.settle();
+    }
+}
+
 impl Change {
     /// Writes what the system takes at once. All of it must fit, or nothing is written.
     pub fn write(&mut self, file: &File, at: At, bytes: &[u8]) -> io::Result<usize> {
@@ -166,7 +200,7 @@ impl Change {
         if growth > 0 && !full {
             let after = file.metadata().map_or(u64::MAX, |after| after.len());
             let unused = before.len().saturating_add(growth).saturating_sub(after);
-            self.ledger.credit(unused);
+            self.count.ledger.credit(unused);
         }
         self.note_nameless(file, before.nlink());
         written
@@ -197,8 +231,8 @@ impl Change {
         self.charge(growth)?;
         let set = file.set_len(size);
         match set {
-            Ok(()) => self.ledger.credit(before.len().saturating_sub(size)),
-            Err(_) => self.ledger.credit(growth),
+            Ok(()) => self.count.ledger.credit(before.len().saturating_sub(size)),
+            Err(_) => self.count.ledger.credit(growth),
         }
         self.note_nameless(file, before.nlink());
         set
@@ -209,15 +243,16 @@ impl Change {
         if bytes == 0 {
             return Ok(());
         }
-        let Self { quota, ledger } = self;
+        let Self { quota, count } = self;
         if !quota.space.has_room(&quota.folder) {
             return Err(Errno::NOSPC.into());
         }
         let limit = quota.limit();
-        let mut fits = ledger.charge(bytes, limit);
-        if !fits && ledger.has_nameless() {
-            ledger.sweep(|inode| quota.is_open(inode));
-            fits = ledger.charge(bytes, limit);
+        let mut fits = count.charge(bytes, limit);
+        if !fits && count.ledger.has_nameless() {
+            count.ledger.sweep(|inode| quota.is_open(inode));
+            count.settle();
+            fits = count.charge(bytes, limit);
         }
         if fits {
             Ok(())
@@ -231,7 +266,7 @@ impl Change {
         if links == 0
             && let Ok(now) = file.metadata()
         {
-            self.ledger.resized(now.ino(), now.len());
+            self.count.ledger.resized(now.ino(), now.len());
         }
     }
 }

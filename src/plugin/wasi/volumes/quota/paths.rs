@@ -119,19 +119,19 @@ impl Change {
         self.charge(made)?;
         let opened = desk
             .open(this, how, path)
-            .inspect_err(|_| self.ledger.credit(made))?;
+            .inspect_err(|_| self.count.ledger.credit(made))?;
         if how.open.contains(OpenFlags::TRUNCATE)
             && let Some(Some(before)) = before
             && before.type_ == DescriptorType::RegularFile
         {
-            self.ledger.credit(before.size);
+            self.count.ledger.credit(before.size);
         }
         let file = match &opened {
             Descriptor::File(file) => &file.file,
             Descriptor::Dir(directory) => &directory.dir,
         };
         let inode = self.quota.admit(file)?;
-        self.ledger.has_name(inode);
+        self.count.ledger.has_name(inode);
         Ok(opened)
     }
 
@@ -174,7 +174,7 @@ impl Change {
             return work(&mut desk, this);
         }
         self.charge(ENTRY)?;
-        work(&mut desk, this).inspect_err(|_| self.ledger.credit(ENTRY))
+        work(&mut desk, this).inspect_err(|_| self.count.ledger.credit(ENTRY))
     }
 
     /// Removes a name of a file, or a symbolic link.
@@ -219,17 +219,17 @@ impl Change {
     fn removed(&mut self, named: Option<Named>) {
         match named {
             None => {}
-            Some(Named::Link) => self.ledger.credit(ENTRY),
+            Some(Named::Link) => self.count.ledger.credit(ENTRY),
             Some(Named::Directory(inode)) => {
-                self.ledger.gone(inode, 0, self.quota.is_open(inode));
+                self.count.ledger.gone(inode, 0, self.quota.is_open(inode));
             }
             Some(Named::File { file, links }) => {
                 let Ok(now) = file.metadata() else { return };
                 if now.nlink() == 0 {
                     let is_open = self.quota.is_open(now.ino());
-                    self.ledger.gone(now.ino(), now.len(), is_open);
+                    self.count.ledger.gone(now.ino(), now.len(), is_open);
                 } else if now.nlink() < links {
-                    self.ledger.credit(ENTRY);
+                    self.count.ledger.credit(ENTRY);
                 }
             }
         }

@@ -21,8 +21,12 @@ struct Rig {
 
 impl Rig {
     fn new(limit: u64) -> Self {
+        Self::within(limit, Arc::default())
+    }
+
+    fn within(limit: u64, space: Arc<Space>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let quota = Quota::new(folder.path().to_owned(), limit, Arc::default());
+        let quota = Quota::new(folder.path().to_owned(), limit, space);
         let file = File::open(folder.path()).unwrap();
         let root = Dir::new(file, FsPerms::ReadWrite, OpenMode::READ, false);
         quota.admit(&root.dir).unwrap();
@@ -73,9 +77,10 @@ impl Rig {
     /// What is counted, without what has been closed meanwhile.
     async fn used(&self) -> u64 {
         self.change(|volume, _| {
-            let Change { quota, ledger } = volume;
-            ledger.sweep(|inode| quota.is_open(inode));
-            Ok(ledger.used())
+            let quota = volume.quota.clone();
+            volume.count.ledger.sweep(|inode| quota.is_open(inode));
+            volume.count.settle();
+            Ok(volume.count.ledger.used())
         })
         .await
         .unwrap()
@@ -205,6 +210,22 @@ async fn who_write_at_the_same_time_share_the_room() {
     assert_eq!(written.iter().filter(|done| done.is_ok()).count(), 30);
     assert_eq!(file.metadata().unwrap().len(), 30_000);
     assert_eq!(rig.used().await, ENTRY + 30_000);
+}
+
+#[tokio::test]
+async fn all_volumes_of_a_host_share_its_room() {
+    let space = Arc::new(Space::new(4 * ENTRY));
+    let [one, other] = [(); 2].map(|()| Rig::within(3 * ENTRY, space.clone()));
+    let (a, b) = (one.create("a").await.unwrap(), other.create("b").await);
+    let b = b.unwrap();
+    assert_eq!(one.write(&a, At::End, 4096).await, Ok(4096));
+    assert!(other.write(&b, At::End, 4097).await.is_err());
+    assert_eq!(other.used().await, ENTRY, "and it is counted nowhere");
+    one.set_size(&a, 4095).await.unwrap();
+    assert_eq!(other.write(&b, At::End, 4097).await, Ok(4097));
+    assert!(one.write(&a, At::End, 1).await.is_err());
+    drop((other, b));
+    assert_eq!(one.write(&a, At::End, 1).await, Ok(1));
 }
 
 #[tokio::test]
