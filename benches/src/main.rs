@@ -41,6 +41,12 @@ enum Command {
         /// By which instances.
         instances: peer::Instances,
     },
+    /// A neighbour of a bare server that misbehaves, until standard input ends.
+    #[command(hide = true)]
+    Pest {
+        /// What it does.
+        pest: peer::Pest,
+    },
 }
 
 /// What to measure, and with what.
@@ -75,6 +81,10 @@ fn main() -> ExitCode {
             component,
             instances,
         } => peer::serve_component(listen, &component, instances),
+        Command::Pest { pest } => {
+            peer::pester(pest);
+            Ok(())
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

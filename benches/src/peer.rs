@@ -3,6 +3,7 @@
 //! That of hyper alone is here: what is left of a request when no component has to answer it.
 
 mod component;
+mod pest;
 
 use std::{
     convert::Infallible,
@@ -23,6 +24,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, runtime, sync::mpsc, task::LocalSet};
 
 pub use component::{Instances, serve as serve_component};
+pub use pest::{Pest, pester};
 
 /// Answers `GET` with a line, and `POST` with what it is sent.
 pub fn serve_hyper(listen: SocketAddr) -> Result<()> {

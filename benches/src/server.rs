@@ -26,6 +26,28 @@ pub struct Server {
     _folder: Option<tempfile::TempDir>,
 }
 
+/// A process on the servers' core that misbehaves; dropping it ends it.
+pub struct Pest(Child);
+
+impl Pest {
+    /// One that `spins` or `allocates`, with the priority that washlet gives to guests that take long.
+    pub fn new(does: &str) -> Result<Self> {
+        let mut command = pinned(Path::new("nice"));
+        command.args(["-n", "10"]).arg(std::env::current_exe()?);
+        command.args(["pest", does]);
+        // It ends when its standard input does, however this process ends.
+        command.stdin(Stdio::piped()).stdout(Stdio::null());
+        Ok(Self(command.spawn().context("starting a pest")?))
+    }
+}
+
+impl Drop for Pest {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Makes this thread the load's.
 pub fn pin_load() -> Result<()> {
     let cores = std::thread::available_parallelism()?.get();

@@ -251,6 +251,12 @@ impl StoreState {
         self.shared.part(place).slots.get()
     }
 
+    /// The slots of type `T` of the component, and of its parts with grants of their own.
+    pub(super) fn all_slots<T: Any + Send + Sync>(&self) -> impl Iterator<Item = &T> {
+        let parts = std::iter::once(&self.shared.whole).chain(&self.shared.apart);
+        parts.filter_map(|part| part.slots.get())
+    }
+
     /// The instance's limits, and whether it ran into them.
     #[must_use]
     pub fn limits(&self) -> &InstanceLimits {

@@ -90,12 +90,16 @@ pub(super) fn pair(
 }
 
 fn find(state: &mut StoreState, this: &Resource<Descriptor>) -> Option<(Arc<Quota>, Descriptor)> {
-    state.slot::<Preopens>().filter(|p| p.has_limits())?;
+    if !state.all_slots::<Preopens>().any(Preopens::has_limits) {
+        return None;
+    }
     let descriptor = state.table().get(this).ok()?.clone();
     let file = match &descriptor {
         Descriptor::File(file) => &file.file,
         Descriptor::Dir(directory) => &directory.dir,
     };
-    let quota = state.slot::<Preopens>()?.quota_of(file)?;
+    // Whoever came to it: a part may have handed it on.
+    let mut all = state.all_slots::<Preopens>();
+    let quota = all.find_map(|preopens| preopens.quota_of(file))?;
     Some((quota, descriptor))
 }
