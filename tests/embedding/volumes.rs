@@ -137,3 +137,13 @@ async fn a_full_volume_refuses_what_is_more_in_wasi_0_3() {
     )
     .await;
 }
+
+#[tokio::test]
+async fn a_workload_has_so_many_files_open_and_no_more() {
+    let (_host, addr) = started(FILES).await;
+    // Those of the request before are closed with its instance.
+    for _ in 0..2 {
+        let most = [("/many?at=/data/a", "200", "512 then insufficient-memory")];
+        all_say(addr, &most).await;
+    }
+}

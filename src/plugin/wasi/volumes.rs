@@ -8,6 +8,7 @@ mod files;
 mod host_path;
 mod ledger;
 mod limited;
+mod open;
 mod p2;
 mod p3;
 mod place;
@@ -31,6 +32,7 @@ use crate::{
     spec::{self, Files, Volume, VolumeSource},
 };
 use host_path::Roots;
+use open::OpenFiles;
 use place::Place;
 use quota::Quota;
 use space::Space;
@@ -58,6 +60,7 @@ pub struct Kept {
 struct Volumes {
     store: Arc<VolumeStore>,
     made: Mutex<Made>,
+    open: Arc<OpenFiles>,
 }
 
 /// What was made for a workload.
@@ -98,7 +101,11 @@ impl Kept {
     pub fn new(store: Arc<VolumeStore>) -> Self {
         let made = Mutex::default();
         Self {
-            volumes: Arc::new(Volumes { store, made }),
+            volumes: Arc::new(Volumes {
+                store,
+                made,
+                open: Arc::default(),
+            }),
             memory: Arc::default(),
         }
     }
@@ -250,7 +257,7 @@ impl Volumes {
             quotas.push(quota);
         }
         let context = builder.build().filesystem().clone();
-        Preopens::new(context, quotas).map_err(|error| {
+        Preopens::new(context, quotas, self.open.clone()).map_err(|error| {
             let message = format!("volumeMounts: {error:#}");
             of_component(refused(message).class(Class::Retry))
         })

@@ -7,7 +7,9 @@ use wasmtime_wasi::filesystem::{Descriptor, Dir};
 
 use super::{
     super::{V2, V3},
-    Preopens, p2, p3,
+    Preopens,
+    open::OpenFiles,
+    p2, p3,
     quota::Quota,
 };
 use crate::plugin::{ComponentFacts, StoreState};
@@ -47,6 +49,27 @@ pub(in super::super) fn link(
         p3::link(linker, &format!("wasi:filesystem/types@{V3}"))?;
     }
     linker.allow_shadowing(false);
+    Ok(())
+}
+
+/// The workload's open files, if it may open another one.
+pub(super) fn room_to_open(state: &StoreState) -> Option<Arc<OpenFiles>> {
+    // Without a directory there is nothing to open, and nothing that counts.
+    let preopens = state.all_slots::<Preopens>().next();
+    let open = preopens.map_or_else(Arc::default, |preopens| preopens.open.clone());
+    open.has_room().then_some(open)
+}
+
+/// One was opened.
+pub(super) fn opened(
+    state: &mut StoreState,
+    open: &OpenFiles,
+    this: &Resource<Descriptor>,
+) -> wasmtime::Result<()> {
+    open.add(match state.table().get(this)? {
+        Descriptor::File(file) => &file.file,
+        Descriptor::Dir(directory) => &directory.dir,
+    });
     Ok(())
 }
 

@@ -99,9 +99,18 @@ async fn set_size(mut store: Store<'_>, (this, size): (This, u64)) -> FsResult<(
     change(&quota, move |volume| Ok(volume.set_size(&file, size)?)).await
 }
 
-async fn open_at(
-    mut store: Store<'_>,
-    (this, path, name, open, descriptor): (This, PathFlags, String, OpenFlags, DescriptorFlags),
+type OpenAt = (This, PathFlags, String, OpenFlags, DescriptorFlags);
+
+async fn open_at(mut store: Store<'_>, given: OpenAt) -> FsResult<This> {
+    let open = limited::room_to_open(store.data()).ok_or(ErrorCode::InsufficientMemory)?;
+    let opened = open_one(&mut store, given).await?;
+    limited::opened(store.data_mut(), &open, &opened).map_err(FsError::trap)?;
+    Ok(opened)
+}
+
+async fn open_one(
+    store: &mut Store<'_>,
+    (this, path, name, open, descriptor): OpenAt,
 ) -> FsResult<This> {
     let Some((quota, directory)) = limited::directory(store.data_mut(), &this) else {
         let mut view = store.data_mut().filesystem();

@@ -17,7 +17,7 @@ use wasmtime_wasi::{
         bindings::filesystem::types::{
             DescriptorFlags, ErrorCode, HostDescriptorWithStore, OpenFlags, PathFlags,
         },
-        filesystem::FilesystemResult,
+        filesystem::{FilesystemError, FilesystemResult},
     },
 };
 
@@ -103,9 +103,21 @@ async fn set_size(store: &Store, (this, size): (This, u64)) -> FilesystemResult<
     done(&quota, move |volume| Ok(volume.set_size(&file, size)?)).await
 }
 
-async fn open_at(
+type OpenAt = (This, PathFlags, String, OpenFlags, DescriptorFlags);
+
+async fn open_at(store: &Store, given: OpenAt) -> FilesystemResult<This> {
+    let open = store.with(|mut access| limited::room_to_open(access.data_mut()));
+    let open = open.ok_or(ErrorCode::InsufficientMemory)?;
+    let opened = open_one(store, given).await?;
+    store
+        .with(|mut access| limited::opened(access.data_mut(), &open, &opened))
+        .map_err(FilesystemError::trap)?;
+    Ok(opened)
+}
+
+async fn open_one(
     store: &Store,
-    (this, path, name, open, descriptor): (This, PathFlags, String, OpenFlags, DescriptorFlags),
+    (this, path, name, open, descriptor): OpenAt,
 ) -> FilesystemResult<This> {
     let Some((quota, directory)) = directory(store, &this) else {
         let view = view(store);

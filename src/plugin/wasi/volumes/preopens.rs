@@ -9,20 +9,23 @@ use wasmtime_wasi::{
     p2::bindings::filesystem::preopens::Host as _,
 };
 
-use super::quota::Quota;
+use super::{open::OpenFiles, quota::Quota};
 
 /// The directories that a component mounts, opened; its instances share them.
 pub struct Preopens {
     context: WasiFilesystemCtx,
     /// The limits of the ephemeral ones.
     pub(super) quotas: Vec<Arc<Quota>>,
+    /// What the workload has opened in them.
+    pub(super) open: Arc<OpenFiles>,
 }
 
 impl Preopens {
-    /// Of directories, and for each the limit that is on it, if there is one.
+    /// Of directories, and for each the limit that is on it, if there is one; `open` are the workload's open files.
     pub(super) fn new(
         mut context: WasiFilesystemCtx,
         limits: Vec<Option<Arc<Quota>>>,
+        open: Arc<OpenFiles>,
     ) -> wasmtime::Result<Self> {
         let mut table = ResourceTable::new();
         let mut view = WasiFilesystemCtxView {
@@ -40,7 +43,11 @@ impl Preopens {
                 quotas.push(quota);
             }
         }
-        Ok(Self { context, quotas })
+        Ok(Self {
+            context,
+            quotas,
+            open,
+        })
     }
 
     /// Gives an instance the directories.

@@ -2,8 +2,8 @@
 //! `/make?at=…` (a directory), `/nest?at=…&deep=N` (directories in each other), `/remove?at=…`, `/link?at=…&to=…` (a
 //! symbolic link), `/hard?at=…&to=…` (a hard link of `to`), `/move?at=…&to=…`, `/size?at=…&bytes=N` (sets it),
 //! `/fill?at=…&bytes=N&by=…` (writes so many bytes, by `write`, `stream`, `zeroes` or `append`), `/hold?at=…&bytes=N&other=…`
-//! (fills a file, removes it while it is open, and fills another before and after it is closed). Refusals are answered with
-//! status 403 and the error's name. `/` lists what it was given.
+//! (fills a file, removes it while it is open, and fills another before and after it is closed), `/many?at=…` (opens a file until
+//! that is refused). Refusals are answered with status 403 and the error's name. `/` lists what it was given.
 
 #[path = "../../http.rs"]
 mod http;
@@ -46,6 +46,7 @@ impl Guest for Files {
             "/move" => rename(&query("at"), &query("to")),
             "/size" => size(&query("at"), number(&query("bytes"))),
             "/fill" => fill(&query("at"), number(&query("bytes")), &query("by")),
+            "/many" => many(&query("at")),
             "/hold" => hold(&query("at"), number(&query("bytes")), &query("other")),
             _ => {
                 let mut names: Vec<String> = get_directories().into_iter().map(|d| d.1).collect();
@@ -201,6 +202,18 @@ fn hold(path: &str, bytes: u64, other: &str) -> Result<String, ErrorCode> {
     drop(file);
     let after = tell(fill(other, bytes, "write"));
     Ok(format!("{before}, {after}"))
+}
+
+/// Opens a file until that is refused.
+fn many(path: &str) -> Result<String, ErrorCode> {
+    let mut files = Vec::new();
+    while files.len() < 100_000 {
+        match open(path, OpenFlags::CREATE, DescriptorFlags::READ) {
+            Ok(file) => files.push(file),
+            Err(code) => return Ok(format!("{} then {}", files.len(), code.name())),
+        }
+    }
+    Ok("no limit".to_owned())
 }
 
 fn number(text: &str) -> u64 {
