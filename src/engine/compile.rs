@@ -229,6 +229,10 @@ async fn on<T: Send + 'static>(
 ) -> Result<T, CompileError> {
     let (sender, receiver) = oneshot::channel();
     threads.spawn(move || {
+        if sender.is_closed() {
+            // Nobody waits for it any more.
+            return;
+        }
         let outcome = panic::catch_unwind(AssertUnwindSafe(work));
         let _ = sender
             .send(outcome.unwrap_or_else(|_| Err(CompileError::Crashed("panicked".to_owned()))));

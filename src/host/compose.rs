@@ -98,7 +98,11 @@ pub(super) async fn compile(
     let compiles = compiles.map(|(group, apart)| whole(group, apart, shared, workload, fetched));
     Ok(Roots {
         components: Some(components),
-        compiled: try_join_all(compiles).await?,
+        // All of them, although one has failed: what nobody waits for is given up.
+        compiled: join_all(compiles)
+            .await
+            .into_iter()
+            .collect::<Result<_, Fault>>()?,
         apart,
     })
 }

@@ -25,6 +25,10 @@ use crate::{
     spec,
 };
 
+/// Resources that an instance may have at a time: streams, requests, files and so on. What is read and not taken is kept with
+/// its stream, up to 64 KiB.
+const MAX_RESOURCES: usize = 10_000;
+
 /// The data of each store.
 pub struct StoreState {
     limits: InstanceLimits,
@@ -203,9 +207,11 @@ impl StoreTemplate {
     /// its sockets, at each tick of the engine's clock that ends their time slice.
     #[must_use]
     pub fn store(&self) -> Store<StoreState> {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(MAX_RESOURCES);
         let state = StoreState {
             limits: self.limits.fresh(),
-            table: ResourceTable::new(),
+            table,
             wasi: None,
             sockets: Instance::default(),
             #[cfg(feature = "wasi-http")]

@@ -143,7 +143,27 @@ async fn a_workload_has_so_many_files_open_and_no_more() {
     let (_host, addr) = started(FILES).await;
     // Those of the request before are closed with its instance.
     for _ in 0..2 {
-        let most = [("/many?at=/data/a", "200", "512 then insufficient-memory")];
+        let most = [
+            ("/many?at=/data/a", "200", "512 then insufficient-memory"),
+            ("/lists?at=/data", "200", "16 then insufficient-memory"),
+        ];
         all_say(addr, &most).await;
     }
+}
+
+/// Each that is not read would keep a thread of all workloads waiting.
+#[tokio::test]
+async fn directories_that_nobody_reads_keep_no_thread() {
+    let (_host, addr) = started(FILES_P3).await;
+    all_say(
+        addr,
+        &[
+            ("/?at=/data/a&do=write&bytes=1", "200", "filled"),
+            ("/?at=/data/b&do=make", "200", "made"),
+            ("/?at=/data/c&do=make", "200", "made"),
+            ("/?at=/data/d&do=list&bytes=600", "200", "a\nb\nc"),
+            ("/?at=/data/a", "200", "x"),
+        ],
+    )
+    .await;
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures::future::{BoxFuture, Shared};
-use tokio::{sync::Notify, time::sleep};
+use tokio::{sync::Notify, time::timeout};
 
 use super::{CompileError, CompiledParts, Key, Outcome};
 use crate::engine::Compiled;
@@ -108,7 +108,8 @@ impl Known {
     pub async fn abandoned(&self, key: &Key, waiting: &Waiting) {
         loop {
             waiting.gone.notified().await;
-            sleep(PATIENCE).await;
+            // Who came meanwhile and has gone again is waited for as long.
+            while timeout(PATIENCE, waiting.gone.notified()).await.is_ok() {}
             let mut known = self.lock();
             if waiting.count.load(Ordering::Relaxed) == 0 {
                 known.flights.remove(key);

@@ -8,6 +8,7 @@ mod files;
 mod host_path;
 mod ledger;
 mod limited;
+mod listing;
 mod open;
 mod p2;
 mod p3;
@@ -181,6 +182,10 @@ impl Kept {
 impl Drop for Kept {
     fn drop(&mut self) {
         let made = std::mem::take(&mut *self.volumes.lock());
+        for (_, quota) in made.ephemeral.values() {
+            // What guests have begun still ends, and makes nothing new where it is removed.
+            quota.set_limit(0);
+        }
         let Some(folder) = made.folder else { return };
         // What guests wrote may be much.
         match tokio::runtime::Handle::try_current() {

@@ -56,7 +56,7 @@ const WRONG: &[Case] = &[
         &[
             APP,
             "spec.components[0].resources.limits.memory",
-            "needs some memory",
+            "write a size above zero",
         ],
     ),
     (

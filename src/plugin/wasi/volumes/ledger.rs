@@ -1,8 +1,9 @@
 //! What a volume holds, by a count that is kept with each change of it. No I/O: who changes the volume says what it did.
 //!
 //! A file counts with its size, holes included, and each name (of a file, a directory, a link) with [`ENTRY`] bytes more. So
-//! the count is never less than what the volume takes on a disk, whatever the file system's way to keep it: the last block of
-//! a file, which may be half empty, is paid for by its name. And it does not depend on when the system writes what.
+//! the count is not less than what the files take on a disk, whatever the file system's way to keep them: the last block of a
+//! file, which may be half empty, is paid for by its name. And it does not depend on when the system writes what. What a
+//! directory keeps of names that it had is not counted.
 
 use std::collections::HashMap;
 

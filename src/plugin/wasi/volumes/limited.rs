@@ -2,13 +2,17 @@
 
 use std::{fs, sync::Arc};
 
+use tokio::sync::Semaphore;
 use wasmtime::component::{Linker, Resource};
-use wasmtime_wasi::filesystem::{Descriptor, Dir};
+use wasmtime_wasi::{
+    filesystem::{Descriptor, Dir},
+    p2::{FsResult, bindings::filesystem::types::ErrorCode},
+};
 
 use super::{
     super::{V2, V3},
     Preopens,
-    open::OpenFiles,
+    open::{OpenFiles, Opening},
     p2, p3,
     quota::Quota,
 };
@@ -52,25 +56,35 @@ pub(in super::super) fn link(
     Ok(())
 }
 
-/// The workload's open files, if it may open another one.
-pub(super) fn room_to_open(state: &StoreState) -> Option<Arc<OpenFiles>> {
-    // Without a directory there is nothing to open, and nothing that counts.
+/// The workload's open files. Without a directory there is nothing to open, and nothing that counts.
+pub(super) fn open_files(state: &StoreState) -> Arc<OpenFiles> {
     let preopens = state.all_slots::<Preopens>().next();
-    let open = preopens.map_or_else(Arc::default, |preopens| preopens.open.clone());
-    open.has_room().then_some(open)
+    preopens.map_or_else(Arc::default, |preopens| preopens.open.clone())
 }
 
 /// One was opened.
 pub(super) fn opened(
     state: &mut StoreState,
-    open: &OpenFiles,
+    opening: Opening,
     this: &Resource<Descriptor>,
 ) -> wasmtime::Result<()> {
-    open.add(match state.table().get(this)? {
+    opening.done(match state.table().get(this)? {
         Descriptor::File(file) => &file.file,
         Descriptor::Dir(directory) => &directory.dir,
     });
     Ok(())
+}
+
+/// The directory behind a descriptor, to be listed.
+pub(super) fn listed(
+    state: &mut StoreState,
+    this: &Resource<Descriptor>,
+) -> FsResult<(Arc<Semaphore>, Arc<fs::File>)> {
+    let listings = open_files(state).listings.clone();
+    match state.table().get(this)? {
+        Descriptor::Dir(directory) => Ok((listings, directory.dir.clone())),
+        Descriptor::File(_) => Err(ErrorCode::NotDirectory.into()),
+    }
 }
 
 /// The file behind a descriptor, if it may be written to and its volume has a limit.

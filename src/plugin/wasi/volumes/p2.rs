@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use wasmtime::{
     StoreContextMut,
-    component::{Linker, Resource},
+    component::{Linker, Resource, ResourceType},
 };
 use wasmtime_wasi::{
     filesystem::{Descriptor, WasiFilesystemView as _},
@@ -20,6 +20,7 @@ use wasmtime_wasi::{
 
 use super::{
     limited::{self, Pair},
+    listing::Listing,
     quota::{At, Change, How, Quota},
 };
 use crate::plugin::StoreState;
@@ -53,7 +54,25 @@ pub(super) fn link(linker: &mut Linker<StoreState>, interface: &str) -> wasmtime
         "rename-at": rename_at,
         "unlink-file-at": unlink_file_at,
         "remove-directory-at": remove_directory_at,
+        "read-directory": read_directory,
     }
+    types.resource(
+        "directory-entry-stream",
+        ResourceType::host::<Listing>(),
+        |mut store: Store<'_>, rep| {
+            store
+                .data_mut()
+                .table()
+                .delete(Resource::<Listing>::new_own(rep))?;
+            Ok(())
+        },
+    )?;
+    types.func_wrap(
+        "[method]directory-entry-stream.read-directory-entry",
+        |mut store: Store<'_>, (this,): (Resource<Listing>,)| {
+            answer(Ok(store.data_mut().table().get_mut(&this)?.next()))
+        },
+    )?;
     types.func_wrap(
         "[method]descriptor.write-via-stream",
         |store, (this, offset): (This, u64)| answer(write_via_stream(store, this, offset)),
@@ -102,9 +121,10 @@ async fn set_size(mut store: Store<'_>, (this, size): (This, u64)) -> FsResult<(
 type OpenAt = (This, PathFlags, String, OpenFlags, DescriptorFlags);
 
 async fn open_at(mut store: Store<'_>, given: OpenAt) -> FsResult<This> {
-    let open = limited::room_to_open(store.data()).ok_or(ErrorCode::InsufficientMemory)?;
+    let opening = limited::open_files(store.data()).begin();
+    let opening = opening.ok_or(ErrorCode::InsufficientMemory)?;
     let opened = open_one(&mut store, given).await?;
-    limited::opened(store.data_mut(), &open, &opened).map_err(FsError::trap)?;
+    limited::opened(store.data_mut(), opening, &opened).map_err(FsError::trap)?;
     Ok(opened)
 }
 
@@ -123,6 +143,12 @@ async fn open_one(
     };
     let opened = change(&quota, move |volume| volume.open_at(&directory, how, name)).await?;
     Ok(store.data_mut().table().push(opened)?)
+}
+
+async fn read_directory(mut store: Store<'_>, (this,): (This,)) -> FsResult<Resource<Listing>> {
+    let (listings, directory) = limited::listed(store.data_mut(), &this)?;
+    let listing = Listing::read(listings, directory).await?;
+    Ok(store.data_mut().table().push(listing)?)
 }
 
 async fn create_directory_at(mut store: Store<'_>, (this, path): (This, String)) -> FsResult<()> {

@@ -15,7 +15,8 @@ use wasmtime_wasi::{
     p2::FsResult,
     p3::{
         bindings::filesystem::types::{
-            DescriptorFlags, ErrorCode, HostDescriptorWithStore, OpenFlags, PathFlags,
+            DescriptorFlags, DirectoryEntry, ErrorCode, HostDescriptorWithStore, OpenFlags,
+            PathFlags,
         },
         filesystem::{FilesystemError, FilesystemResult},
     },
@@ -23,6 +24,7 @@ use wasmtime_wasi::{
 
 use super::{
     limited::{self, Pair},
+    listing::Listing,
     p2::change,
     quota::{At, Change, How, Quota},
 };
@@ -63,6 +65,10 @@ pub(super) fn link(linker: &mut Linker<StoreState>, interface: &str) -> wasmtime
         |store, (this, bytes, offset): (This, Bytes, u64)| {
             Ok((write_via_stream(store, this, bytes, offset)?,))
         },
+    )?;
+    types.func_wrap(
+        "[method]descriptor.read-directory",
+        |store, (this,): (This,)| Ok((read_directory(store, &this)?,)),
     )?;
     types.func_wrap(
         "[method]descriptor.append-via-stream",
@@ -106,11 +112,11 @@ async fn set_size(store: &Store, (this, size): (This, u64)) -> FilesystemResult<
 type OpenAt = (This, PathFlags, String, OpenFlags, DescriptorFlags);
 
 async fn open_at(store: &Store, given: OpenAt) -> FilesystemResult<This> {
-    let open = store.with(|mut access| limited::room_to_open(access.data_mut()));
-    let open = open.ok_or(ErrorCode::InsufficientMemory)?;
+    let opening = store.with(|mut access| limited::open_files(access.data_mut()).begin());
+    let opening = opening.ok_or(ErrorCode::InsufficientMemory)?;
     let opened = open_one(store, given).await?;
     store
-        .with(|mut access| limited::opened(access.data_mut(), &open, &opened))
+        .with(|mut access| limited::opened(access.data_mut(), opening, &opened))
         .map_err(FilesystemError::trap)?;
     Ok(opened)
 }
@@ -202,6 +208,23 @@ async fn remove_directory_at(store: &Store, (this, path): (This, String)) -> Fil
     };
     let work = move |volume: &mut Change| volume.remove_directory_at(&directory, path);
     done(&quota, work).await
+}
+
+type Names = StreamReader<DirectoryEntry>;
+
+fn read_directory(
+    mut store: StoreContextMut<'_, StoreState>,
+    this: &This,
+) -> wasmtime::Result<(Names, Written)> {
+    let listed = limited::listed(store.data_mut(), this);
+    let reading = async move {
+        let (listings, directory) = listed?;
+        Listing::read(listings, directory).await
+    };
+    let (told, ended) = oneshot::channel();
+    let names = stream::Names::new(Box::pin(reading), told);
+    let names = StreamReader::new(&mut store, names)?;
+    Ok((names, FutureReader::new(&mut store, ended)?))
 }
 
 fn write_via_stream(

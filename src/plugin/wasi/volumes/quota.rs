@@ -194,6 +194,10 @@ impl Change {
             At::End => before.len(),
         };
         let growth = growth(before.len(), offset, bytes.len()).ok_or(Errno::FBIG)?;
+        if !bytes.is_empty() {
+            // Also in the midst of a file: there may be a hole.
+            self.room()?;
+        }
         self.charge(growth)?;
         let written = file.write_at(bytes, offset);
         let full = matches!(written, Ok(count) if count == bytes.len());
@@ -238,15 +242,22 @@ impl Change {
         set
     }
 
+    /// Whether the file system has room for more.
+    fn room(&self) -> io::Result<()> {
+        if self.quota.space.has_room(&self.quota.folder) {
+            Ok(())
+        } else {
+            Err(Errno::NOSPC.into())
+        }
+    }
+
     /// Counts what is about to be made, if the volume, and the file system, have room for it.
     fn charge(&mut self, bytes: u64) -> io::Result<()> {
         if bytes == 0 {
             return Ok(());
         }
+        self.room()?;
         let Self { quota, count } = self;
-        if !quota.space.has_room(&quota.folder) {
-            return Err(Errno::NOSPC.into());
-        }
         let limit = quota.limit();
         let mut fits = count.charge(bytes, limit);
         if !fits && count.ledger.has_nameless() {

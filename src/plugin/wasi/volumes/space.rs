@@ -58,7 +58,9 @@ impl Space {
             _ => {
                 let room = rustix::fs::statvfs(path).map_or(true, |system| {
                     let bytes = |blocks: u64| blocks.saturating_mul(system.f_frsize);
-                    is_enough(bytes(system.f_bavail), bytes(system.f_blocks))
+                    // Some count no files.
+                    let files = system.f_files == 0 || system.f_favail > system.f_files / 20;
+                    files && is_enough(bytes(system.f_bavail), bytes(system.f_blocks))
                 });
                 *looked = Some((now, room));
                 room

@@ -3,7 +3,7 @@
 //! symbolic link), `/hard?at=…&to=…` (a hard link of `to`), `/move?at=…&to=…`, `/size?at=…&bytes=N` (sets it),
 //! `/fill?at=…&bytes=N&by=…` (writes so many bytes, by `write`, `stream`, `zeroes` or `append`), `/hold?at=…&bytes=N&other=…`
 //! (fills a file, removes it while it is open, and fills another before and after it is closed), `/many?at=…` (opens a file until
-//! that is refused). Refusals are answered with status 403 and the error's name. `/` lists what it was given.
+//! that is refused), `/lists?at=…` (begins to list a directory until that is). Refusals are answered with status 403 and the error's name. `/` lists what it was given.
 
 #[path = "../../http.rs"]
 mod http;
@@ -47,6 +47,7 @@ impl Guest for Files {
             "/size" => size(&query("at"), number(&query("bytes"))),
             "/fill" => fill(&query("at"), number(&query("bytes")), &query("by")),
             "/many" => many(&query("at")),
+            "/lists" => lists(&query("at")),
             "/hold" => hold(&query("at"), number(&query("bytes")), &query("other")),
             _ => {
                 let mut names: Vec<String> = get_directories().into_iter().map(|d| d.1).collect();
@@ -211,6 +212,19 @@ fn many(path: &str) -> Result<String, ErrorCode> {
         match open(path, OpenFlags::CREATE, DescriptorFlags::READ) {
             Ok(file) => files.push(file),
             Err(code) => return Ok(format!("{} then {}", files.len(), code.name())),
+        }
+    }
+    Ok("no limit".to_owned())
+}
+
+/// Begins to list a directory until that is refused.
+fn lists(path: &str) -> Result<String, ErrorCode> {
+    let directory = open(path, OpenFlags::DIRECTORY, DescriptorFlags::READ)?;
+    let mut begun = Vec::new();
+    while begun.len() < 100_000 {
+        match directory.read_directory() {
+            Ok(listing) => begun.push(listing),
+            Err(code) => return Ok(format!("{} then {}", begun.len(), code.name())),
         }
     }
     Ok("no limit".to_owned())

@@ -1,5 +1,6 @@
 //! Does with the file that `?at=` names what `do` says, by `wasi:filesystem` of WASI 0.3: `write` and `append` so many `bytes`,
-//! set its `size` to them, `make` a directory, `remove` it; without `do`, reads it. Without `at`, lists what it was given.
+//! set its `size` to them, `make` a directory, `remove` it, `list` the directory that it is in, while so many others that were
+//! begun to be listed are not read; without `do`, reads it. Without `at`, lists what it was given.
 
 #[path = "../../http.rs"]
 mod http;
@@ -49,6 +50,15 @@ async fn act(what: &str, path: &str, bytes: u64) -> Result<Vec<u8>, String> {
         "remove" => {
             directory.unlink_file_at(rest).await.map_err(name)?;
             return Ok("removed".into());
+        }
+        "list" => {
+            let unread: Vec<_> = (0..bytes).map(|_| directory.read_directory()).collect();
+            let (names, ended) = directory.read_directory();
+            let mut names: Vec<String> = names.collect().await.into_iter().map(|n| n.name).collect();
+            ended.await.map_err(name)?;
+            drop(unread);
+            names.sort();
+            return Ok(names.join("\n").into_bytes());
         }
         "" => (OpenFlags::empty(), DescriptorFlags::READ),
         _ => (OpenFlags::CREATE, DescriptorFlags::WRITE),

@@ -33,6 +33,23 @@ macro_rules! same_code {
     };
 }
 
+/// A name in a directory, with what it is of.
+pub fn entry(entry: p2::DirectoryEntry) -> p3::DirectoryEntry {
+    use p2::DescriptorType as Is;
+    let type_ = match entry.type_ {
+        Is::BlockDevice => p3::DescriptorType::BlockDevice,
+        Is::CharacterDevice => p3::DescriptorType::CharacterDevice,
+        Is::Directory => p3::DescriptorType::Directory,
+        Is::Fifo => p3::DescriptorType::Fifo,
+        Is::SymbolicLink => p3::DescriptorType::SymbolicLink,
+        Is::RegularFile => p3::DescriptorType::RegularFile,
+        Is::Socket => p3::DescriptorType::Socket,
+        Is::Unknown => p3::DescriptorType::Other(None),
+    };
+    let name = entry.name;
+    p3::DirectoryEntry { type_, name }
+}
+
 pub fn error(error: FsError) -> FilesystemError {
     match error.downcast() {
         Ok(code) => self::code(code).into(),

@@ -1,4 +1,4 @@
-//! What a guest streams into a file of a limited volume.
+//! What a guest streams into a file of a limited volume, and the names in a directory that it is streamed.
 
 use std::{
     fs::File,
@@ -8,14 +8,24 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 use wasmtime::{
     StoreContextMut,
-    component::{Source, StreamConsumer, StreamResult},
+    component::{Destination, Source, StreamConsumer, StreamProducer, StreamResult, VecBuffer},
 };
-use wasmtime_wasi::p3::bindings::filesystem::types::ErrorCode;
+use wasmtime_wasi::{
+    p2::FsResult,
+    p3::bindings::filesystem::types::{DirectoryEntry, ErrorCode},
+};
 
-use super::super::quota::{At, Changed, Quota};
+use super::{
+    super::{
+        listing::Listing,
+        quota::{At, Changed, Quota},
+    },
+    convert,
+};
 use crate::plugin::StoreState;
 
 /// Bytes of one write at most.
@@ -104,6 +114,85 @@ impl StreamConsumer<StoreState> for Input {
 }
 
 impl Drop for Input {
+    fn drop(&mut self) {
+        self.tell(Ok(()));
+    }
+}
+
+/// Names that are given to a guest at a time.
+const NAMES: usize = 64;
+
+/// The names in a directory, which a guest reads.
+pub(super) struct Names {
+    listing: From,
+    told: Option<Told>,
+}
+
+enum From {
+    Reading(BoxFuture<'static, FsResult<Listing>>),
+    Read(Listing),
+}
+
+impl Names {
+    pub fn new(reading: BoxFuture<'static, FsResult<Listing>>, told: Told) -> Self {
+        Self {
+            listing: From::Reading(reading),
+            told: Some(told),
+        }
+    }
+
+    fn tell(&mut self, result: Result<(), ErrorCode>) {
+        if let Some(told) = self.told.take() {
+            // Who dropped the future does not want to know.
+            let _ = told.send(result);
+        }
+    }
+}
+
+impl StreamProducer<StoreState> for Names {
+    type Item = DirectoryEntry;
+    type Buffer = VecBuffer<DirectoryEntry>;
+
+    fn poll_produce<'a>(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        mut store: StoreContextMut<'a, StoreState>,
+        mut destination: Destination<'a, DirectoryEntry, Self::Buffer>,
+        finish: bool,
+    ) -> Poll<wasmtime::Result<StreamResult>> {
+        let wanted = destination.remaining(&mut store).unwrap_or(NAMES);
+        if let From::Reading(reading) = &mut self.listing {
+            match reading.as_mut().poll(context) {
+                Poll::Pending if finish => return Poll::Ready(Ok(StreamResult::Cancelled)),
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(listing)) => self.listing = From::Read(listing),
+                Poll::Ready(Err(error)) => {
+                    self.tell(Err(convert::error(error).downcast()?));
+                    return Poll::Ready(Ok(StreamResult::Dropped));
+                }
+            }
+        }
+        let From::Read(listing) = &mut self.listing else {
+            return Poll::Pending;
+        };
+        if wanted == 0 {
+            return Poll::Ready(Ok(StreamResult::Completed));
+        }
+        let names: Vec<_> = listing
+            .by_ref()
+            .take(wanted.min(NAMES))
+            .map(convert::entry)
+            .collect();
+        if names.is_empty() {
+            self.tell(Ok(()));
+            return Poll::Ready(Ok(StreamResult::Dropped));
+        }
+        destination.set_buffer(names.into());
+        Poll::Ready(Ok(StreamResult::Completed))
+    }
+}
+
+impl Drop for Names {
     fn drop(&mut self) {
         self.tell(Ok(()));
     }

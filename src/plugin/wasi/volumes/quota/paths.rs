@@ -203,6 +203,8 @@ impl Change {
         (from, old): (&Dir, String),
         (to, new): (&Dir, String),
     ) -> FsResult<()> {
+        // A directory may become larger by a name.
+        self.room()?;
         let mut desk = Desk::default();
         let (this, to) = (desk.put(from)?, desk.put(to)?);
         let named = desk.look(to, &new);
