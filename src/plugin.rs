@@ -132,6 +132,16 @@ impl ComponentFacts {
         self.world.imports.iter().any(|i| i.served_by(offered))
     }
 
+    /// Whether the component imports anything of this package of WASI, at a version `0.minor`.
+    pub(crate) fn imports_wasi(&self, package: &str, minor: u64) -> bool {
+        self.world.imports.iter().any(|import| {
+            let version = import.version.as_ref();
+            import.namespace == "wasi"
+                && import.package == package
+                && version.is_some_and(|v| v.major == 0 && v.minor == minor)
+        })
+    }
+
     /// The names under which parts with [grants of their own](Apart) import this interface, each with the part's place.
     pub fn own_names(&self, offered: &InterfaceId) -> impl Iterator<Item = (usize, String)> {
         let parts = self.apart.iter().enumerate();

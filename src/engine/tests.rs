@@ -361,11 +361,13 @@ async fn pids(begun: &Path, many: usize) -> Vec<String> {
 
 #[tokio::test]
 async fn what_nobody_waits_for_any_more_is_given_up() {
+    const HOUR: Duration = Duration::from_secs(3600);
     let begun = tempfile::NamedTempFile::new().unwrap();
     let script = format!("echo $$ >> {}; exec sleep 600", begun.path().display());
     let engine = Engine::builder()
         .max_instances(4)
-        .compile_apart(CompilerProcess::new("/bin/sh", ["-c", &script]))
+        // Not for its time, which would be over some minutes later.
+        .compile_apart(CompilerProcess::new("/bin/sh", ["-c", &script]).max_time(HOUR))
         .build()
         .unwrap();
     let waits =
@@ -377,9 +379,14 @@ async fn what_nobody_waits_for_any_more_is_given_up() {
     let process = format!("/proc/{pid}");
     assert!(fs::exists(&process).unwrap(), "somebody waits for it still");
     second.abort();
-    while fs::exists(&process).unwrap() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let gone = async {
+        while fs::exists(&process).unwrap() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), gone)
+        .await
+        .expect("it is ended");
     let third = waits(engine);
     assert_eq!(pids(begun.path(), 2).await.len(), 2);
     third.abort();

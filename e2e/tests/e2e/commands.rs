@@ -375,22 +375,26 @@ async fn washlet_run_ends_with_the_exit_code_of_its_job() -> Result<()> {
                 "localResources": { "environment": { "config": { "DO": to_do } } },
             }] },
         });
-        let file = folder("run")?.join("job.yaml");
-        std::fs::write(&file, yaml(&[job]))?;
-        let arguments = [
-            "run",
-            path(&file)?,
-            "--no-watch",
-            "--http-listen=127.0.0.1:0",
-        ];
-        let (ended, said) = crate::local::ends(&arguments).await?;
+        let (ended, said) = run_to_its_end(job).await?;
         ensure!(ended == Some(code), "{to_do}: {ended:?}: {said}");
     }
     Ok(())
 }
 
-/// `greet-p3`, which is a command of WASI 0.3 and imports from `compose-back`. Both have the same environment, as what is linked
-/// into one must.
+/// The exit code of `washlet run` of a workload that ends, and what it says.
+async fn run_to_its_end(job: Value) -> Result<(Option<i32>, String)> {
+    let file = folder("run")?.join("job.yaml");
+    fs::write(&file, yaml(&[job]))?;
+    let arguments = [
+        "run",
+        path(&file)?,
+        "--no-watch",
+        "--http-listen=127.0.0.1:0",
+    ];
+    crate::local::ends(&arguments).await
+}
+
+/// `greet-p3`, which is a command of WASI 0.3 and imports from `compose-back`; both with this environment.
 fn greeting(environment: &Value, service: bool) -> Value {
     let part = |name: &str| {
         json!({
@@ -416,15 +420,7 @@ fn greeting(environment: &Value, service: bool) -> Value {
 async fn a_job_of_wasi_0_3_calls_another_component_and_ends() -> Result<()> {
     for (to_do, code) in [("exit 3", 3), ("return", 0), ("fail", 1)] {
         let environment = json!({ "DO": to_do, "NAME": "job" });
-        let file = folder("run")?.join("job.yaml");
-        fs::write(&file, yaml(&[greeting(&environment, false)]))?;
-        let arguments = [
-            "run",
-            path(&file)?,
-            "--no-watch",
-            "--http-listen=127.0.0.1:0",
-        ];
-        let (ended, said) = crate::local::ends(&arguments).await?;
+        let (ended, said) = run_to_its_end(greeting(&environment, false)).await?;
         ensure!(ended == Some(code), "{to_do}: {ended:?}: {said}");
         says(&said, &["hello job, from the back"])?;
     }

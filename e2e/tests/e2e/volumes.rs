@@ -211,6 +211,32 @@ async fn wasi_0_3_has_them_too() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_volume_holds_what_its_limit_says_and_more_when_that_is_raised() -> Result<()> {
+    let dir = folder("volumes")?;
+    let file = dir.join("files.yaml");
+    let of_size = |size: &str| {
+        let volumes = json!([{"name": "data", "ephemeral": {"sizeLimit": size}}]);
+        fs::write(&file, yaml(&[files("files", volumes, None)]))
+    };
+    of_size("64Ki")?;
+    let local = Local::start(&[path(&file)?]).await?;
+    local.answers("files.test", "/", "/data").await?;
+    let fill = |name: &str| format!("/fill?at=/data/{name}&bytes=40960&by=write");
+    let expect = async |path: &str, said: (u16, &str)| local.expect("files.test", path, said).await;
+    expect(&fill("a"), (200, "filled")).await?;
+    expect(&fill("b"), (403, "insufficient-space")).await?;
+    of_size("128Ki")?;
+    local.answers("files.test", &fill("b"), "filled").await?;
+    // The volume is what it was.
+    expect("/list?at=/data", (200, "a\nb")).await?;
+    of_size("none")?;
+    local
+        .says("spec.volumes[0].ephemeral.sizeLimit: `none` is not a quantity of bytes")
+        .await?;
+    expect("/list?at=/data", (200, "a\nb")).await
+}
+
 /// Deeper than a path can name, and than a removal by recursion has stack or open files for.
 #[tokio::test]
 async fn what_a_hostile_guest_nests_is_removed() -> Result<()> {

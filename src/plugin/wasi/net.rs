@@ -210,14 +210,7 @@ pub(super) fn link(
     linker: &mut Linker<StoreState>,
     component: &ComponentFacts,
 ) -> wasmtime::Result<()> {
-    let imports = |minor| {
-        component.world.imports.iter().any(|i| {
-            let version = i.version.as_ref();
-            i.namespace == "wasi"
-                && i.package == "sockets"
-                && version.is_some_and(|v| v.minor == minor)
-        })
-    };
+    let imports = |minor| component.imports_wasi("sockets", minor);
     linker.allow_shadowing(true);
     if imports(2) {
         p2::link(linker)?;

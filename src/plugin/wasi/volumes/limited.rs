@@ -37,14 +37,7 @@ pub(in super::super) fn link(
     linker: &mut Linker<StoreState>,
     component: &ComponentFacts,
 ) -> wasmtime::Result<()> {
-    let imports = |minor| {
-        component.world.imports.iter().any(|i| {
-            let version = i.version.as_ref();
-            i.namespace == "wasi"
-                && i.package == "filesystem"
-                && version.is_some_and(|v| v.minor == minor)
-        })
-    };
+    let imports = |minor| component.imports_wasi("filesystem", minor);
     linker.allow_shadowing(true);
     if imports(2) {
         p2::link(linker, &format!("wasi:filesystem/types@{V2}"))?;
