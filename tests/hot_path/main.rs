@@ -77,11 +77,11 @@ static ALLOCATOR: Counting = Counting;
 const HELLO: &[u8] = include_bytes!("../../examples/hello/hello.wasm");
 const HELLO_P3: &[u8] = include_bytes!("../../e2e/guests/wasm/hello-p3.wasm");
 
-/// Requests over which the mean is taken.
-const REQUESTS: u64 = 200;
+/// Requests that are counted together when one follows on the other, and how many such groups there are.
+const DENSE: (u64, u64) = (10, 20);
 
 /// The same for requests with a pause after each.
-const SPARSE: u64 = 40;
+const SPARSE: (u64, u64) = (1, 40);
 
 /// Allocations of one request over a kept connection, rounded up: when one follows on the other, and when a pause does.
 async fn cost(bytes: &'static [u8], reuse: Option<Reuse>) -> (u64, u64) {
@@ -113,8 +113,7 @@ async fn cost(bytes: &'static [u8], reuse: Option<Reuse>) -> (u64, u64) {
         .expect("it starts");
     let address = http.addr().expect("a bound address");
     let counted = tokio::task::spawn_blocking(move || requests(address));
-    let (dense, sparse) = counted.await.expect("no panic");
-    (dense.div_ceil(REQUESTS), sparse.div_ceil(SPARSE))
+    counted.await.expect("no panic")
 }
 
 /// Whether an answer has come to its end.
@@ -158,17 +157,27 @@ fn requests(address: SocketAddr) -> (u64, u64) {
     for _ in 0..50 {
         ask(&mut stream);
     }
-    let mut counted = |requests: u64, pause: Duration| {
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
-        for _ in 0..requests {
-            ask(&mut stream);
-            thread::sleep(pause);
-        }
-        ALLOCATIONS.load(Ordering::Relaxed) - before
+    let mut counted = |(size, groups): (u64, u64), pause: Duration| {
+        let counts = (0..groups).map(|_| {
+            let before = ALLOCATIONS.load(Ordering::Relaxed);
+            for _ in 0..size {
+                ask(&mut stream);
+                thread::sleep(pause);
+            }
+            ALLOCATIONS.load(Ordering::Relaxed) - before
+        });
+        usual(counts.collect()).div_ceil(size)
     };
-    let dense = counted(REQUESTS, Duration::ZERO);
+    let dense = counted(DENSE, Duration::ZERO);
     // The engine's clock ticks in between.
     (dense, counted(SPARSE, 2 * TICK))
+}
+
+/// What a quarter of the counts is below. On a machine that is busy otherwise, a guest may well take so long that it is moved to
+/// the slow lane, which allocates; it never allocates less.
+fn usual(mut counts: Vec<u64>) -> u64 {
+    counts.sort_unstable();
+    *counts.get(counts.len() / 4).expect("some groups")
 }
 
 /// One test, as whatever runs beside it would be counted.
