@@ -119,24 +119,38 @@ pub struct Lane {
 }
 
 /// A guest's task.
-pub enum Laned {
+pub enum Laned<S> {
     /// On the thread of its connection.
-    Fast(Task),
+    Fast(Task<S>),
     /// In the slow lane.
-    Slow(Moved),
+    Slow(Moved<S>),
 }
 
 /// A guest's task, wherever it is.
-pub struct Task {
-    /// True if a guest has run.
-    work: BoxFuture<'static, bool>,
+pub struct Task<S> {
+    work: Work<S>,
     lane: Arc<Lane>,
     /// It is about one request. What others take at a time may be many short ones.
     single: bool,
 }
 
+/// What a guest's task does before it has begun: a function that makes its future, whose output is true if a guest has run.
+pub trait Start: Send + 'static {
+    /// Begins.
+    fn start(self) -> BoxFuture<'static, bool>;
+}
+
+/// What a guest's task does. Its future has some kilobytes, so it is made when it is polled first: most end by that, and the
+/// next one has the same memory, which is in the processor's cache.
+enum Work<S> {
+    New(S),
+    Begun(BoxFuture<'static, bool>),
+    /// It goes on elsewhere.
+    Gone,
+}
+
 /// A task elsewhere, which may come back; dropping it ends that.
-pub struct Moved(JoinHandle<Option<Task>>);
+pub struct Moved<S>(JoinHandle<Option<Task<S>>>);
 
 impl SlowLane {
     /// As many threads as there are for short requests.
@@ -183,28 +197,48 @@ impl Lane {
     }
 }
 
-impl Laned {
+impl<S, F> Start for S
+where
+    S: FnOnce() -> F + Send + 'static,
+    F: Future<Output = bool> + Send + 'static,
+{
+    fn start(self) -> BoxFuture<'static, bool> {
+        Box::pin(self())
+    }
+}
+
+impl<S: Start> Work<S> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if let Self::New(_) = self
+            && let Self::New(start) = mem::replace(self, Self::Gone)
+        {
+            *self = Self::Begun(start.start());
+        }
+        match self {
+            Self::Begun(work) => work.as_mut().poll(cx),
+            Self::New(_) | Self::Gone => Poll::Ready(false),
+        }
+    }
+}
+
+impl<S: Start> Laned<S> {
     /// The task of one request, which moves to the slow lane, if there is one, when it takes long; or begins there. Its output
     /// says whether a guest has run: what is refused says nothing of those.
-    pub fn single(work: impl Future<Output = bool> + Send + 'static, lane: &Arc<Lane>) -> Self {
+    pub fn single(work: S, lane: &Arc<Lane>) -> Self {
         Self::new(work, lane, true)
     }
 
     /// The same for a task of many requests, which only moves when one of them uses up its slice.
-    pub fn shared(work: impl Future<Output = bool> + Send + 'static, lane: &Arc<Lane>) -> Self {
+    pub fn shared(work: S, lane: &Arc<Lane>) -> Self {
         Self::new(work, lane, false)
     }
 
     /// A task that waits for another one's guest.
-    pub fn waiting(work: impl Future<Output = bool> + Send + 'static, lane: &Arc<Lane>) -> Self {
+    pub fn waiting(work: S, lane: &Arc<Lane>) -> Self {
         Self::Fast(Task::new(work, lane, false))
     }
 
-    fn new(
-        work: impl Future<Output = bool> + Send + 'static,
-        lane: &Arc<Lane>,
-        single: bool,
-    ) -> Self {
+    fn new(work: S, lane: &Arc<Lane>, single: bool) -> Self {
         let task = Task::new(work, lane, single);
         match &lane.slow {
             Some(slow) if lane.record.standing().is_suspect() => {
@@ -215,14 +249,10 @@ impl Laned {
     }
 }
 
-impl Task {
-    fn new(
-        work: impl Future<Output = bool> + Send + 'static,
-        lane: &Arc<Lane>,
-        single: bool,
-    ) -> Self {
+impl<S: Start> Task<S> {
+    fn new(work: S, lane: &Arc<Lane>, single: bool) -> Self {
         Self {
-            work: Box::pin(work),
+            work: Work::New(work),
             lane: lane.clone(),
             single,
         }
@@ -232,7 +262,7 @@ impl Task {
     fn poll(&mut self, cx: &mut Context<'_>, exact: bool) -> Turn {
         let watch = self.single.then(|| Stopwatch::start(exact));
         SLICE.set(Slice::until(ticks() + SLICE_TICKS));
-        let polled = self.work.as_mut().poll(cx);
+        let polled = self.work.poll(cx);
         // A task may be polled within another one, which has not used up anything by that.
         let over = SLICE.replace(Slice::until(0)).over;
         Turn {
@@ -264,12 +294,11 @@ impl Task {
         }
     }
 
-    /// The task, if there is another lane; what is left behind does nothing.
+    /// The task, if there is another lane.
     fn take(&mut self) -> Option<(Handle, Self)> {
         let slow = self.lane.slow.as_ref()?;
-        let work: BoxFuture<'static, bool> = Box::pin(future::ready(false));
         let task = Self {
-            work: mem::replace(&mut self.work, work),
+            work: mem::replace(&mut self.work, Work::Gone),
             lane: self.lane.clone(),
             single: self.single,
         };
@@ -321,7 +350,10 @@ enum Here {
     Goes,
 }
 
-impl Future for Laned {
+// What is pinned has a box of its own.
+impl<S> Unpin for Laned<S> {}
+
+impl<S: Start> Future for Laned<S> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -347,7 +379,7 @@ impl Future for Laned {
     }
 }
 
-impl Drop for Moved {
+impl<S> Drop for Moved<S> {
     fn drop(&mut self) {
         self.0.abort();
     }

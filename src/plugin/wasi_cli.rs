@@ -135,7 +135,7 @@ impl Task {
         };
         // A turn ends with its slice. Tokio would end those of one that is busy with sockets earlier, and it would never be
         // found to take long.
-        let run = Laned::single(unconstrained(run), &Lane::new(slow));
+        let run = Laned::single(|| unconstrained(run), &Lane::new(slow));
         Self(tokio::spawn(run))
     }
 }

@@ -24,6 +24,7 @@ mod egress;
 mod flight;
 mod guest;
 mod handler;
+mod head_timer;
 mod http2;
 mod instances;
 mod limit;

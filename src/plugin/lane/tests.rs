@@ -39,7 +39,7 @@ async fn who_takes_long_moves() {
     let lane = SlowLane::new(NonZeroUsize::MIN).unwrap();
     let (sender, names) = mpsc::channel();
     let here = name();
-    tokio::spawn(Laned::single(slow(sender), &Lane::new(lane.handle())))
+    tokio::spawn(Laned::single(|| slow(sender), &Lane::new(lane.handle())))
         .await
         .unwrap();
     assert_eq!(names.recv().unwrap(), here);
@@ -60,7 +60,7 @@ async fn what_goes_on_without_a_guest_gives_way_and_moves() {
         assert_eq!(name(), "washlet-slow");
         true
     };
-    let copied = tokio::spawn(Laned::shared(copy, &Lane::new(lane.handle())));
+    let copied = tokio::spawn(Laned::shared(|| copy, &Lane::new(lane.handle())));
     copied.await.unwrap();
     assert!(future::poll_fn(|cx| Poll::Ready(poll_slice(cx).is_ready())).await);
 }
@@ -71,9 +71,15 @@ async fn who_took_long_begins_in_the_slow_lane_until_it_does_not() {
     let lane = Lane::new(slow.handle());
     let (sender, names) = mpsc::channel();
     let here = name();
-    tokio::spawn(Laned::single(self::slow(sender.clone()), &lane))
-        .await
-        .unwrap();
+    tokio::spawn(Laned::single(
+        {
+            let sender = sender.clone();
+            || self::slow(sender)
+        },
+        &lane,
+    ))
+    .await
+    .unwrap();
     for expected in [&*here, "washlet-slow"] {
         assert_eq!(names.recv().unwrap(), expected);
     }
@@ -89,7 +95,7 @@ async fn who_took_long_begins_in_the_slow_lane_until_it_does_not() {
             sender.send(name()).unwrap();
             ran
         };
-        tokio::spawn(Laned::single(short, &lane)).await.unwrap();
+        tokio::spawn(Laned::single(|| short, &lane)).await.unwrap();
         assert_eq!(names.recv().unwrap(), expected);
     }
 }
@@ -100,13 +106,19 @@ async fn who_waits_for_one_that_moves_stays() {
     let lane = Lane::new(slow.handle());
     let (sender, names) = mpsc::channel();
     let here = name();
-    let inner = Laned::single(self::slow(sender.clone()), &lane);
+    let inner = Laned::single(
+        {
+            let sender = sender.clone();
+            || self::slow(sender)
+        },
+        &lane,
+    );
     let task = async move {
         inner.await;
         sender.send(name()).unwrap();
         false
     };
-    tokio::spawn(Laned::waiting(task, &lane)).await.unwrap();
+    tokio::spawn(Laned::waiting(|| task, &lane)).await.unwrap();
     for expected in [&*here, "washlet-slow", &here] {
         assert_eq!(names.recv().unwrap(), expected);
     }
@@ -143,7 +155,7 @@ async fn who_yields_in_time_but_takes_long_moves() {
         }
         true
     };
-    tokio::spawn(Laned::single(task, &Lane::new(slow.handle())))
+    tokio::spawn(Laned::single(|| task, &Lane::new(slow.handle())))
         .await
         .unwrap();
     for expected in [&*here, &here, "washlet-slow"] {
@@ -164,7 +176,7 @@ async fn a_task_of_many_requests_may_take_as_long_as_a_slice() {
         }
         true
     };
-    tokio::spawn(Laned::shared(task, &lane)).await.unwrap();
+    tokio::spawn(Laned::shared(|| task, &lane)).await.unwrap();
     assert_eq!(lane.record.standing(), Standing::TRUSTED);
 }
 
@@ -183,7 +195,7 @@ async fn who_behaves_comes_back() {
         true
     };
     let lane = Lane::new(slow.handle());
-    let task = tokio::spawn(Laned::single(task, &lane));
+    let task = tokio::spawn(Laned::single(|| task, &lane));
     tokio::time::timeout(std::time::Duration::from_secs(60), task)
         .await
         .expect("it comes back")
@@ -204,7 +216,7 @@ async fn who_waits_stays() {
         sender.send(name()).unwrap();
         true
     };
-    tokio::spawn(Laned::single(task, &Lane::new(lane.handle())))
+    tokio::spawn(Laned::single(|| task, &Lane::new(lane.handle())))
         .await
         .unwrap();
     assert_eq!(names.recv().unwrap(), here);
@@ -222,7 +234,7 @@ async fn dropping_the_task_ends_it_in_the_slow_lane_too() {
     let (sender, dropped) = mpsc::channel();
     let tell = Tell(sender);
     let task = tokio::spawn(Laned::single(
-        async move {
+        move || async move {
             let _tell = tell;
             use_up_slice();
             future::pending().await

@@ -53,6 +53,16 @@ pub(super) fn announced(headers: &HeaderMap) -> Option<u64> {
     length.to_str().ok()?.parse().ok()
 }
 
+/// What is known of a body by its head, and by the request's method.
+pub(super) struct Expected {
+    /// As the head announces it, in bytes.
+    pub length: Option<u64>,
+    /// If not, the server drops it unread.
+    pub has_body: bool,
+    /// Only the head is asked for.
+    pub head_only: bool,
+}
+
 struct GuestBody {
     /// None if it comes by the outbox.
     inner: Option<Begun>,
@@ -76,13 +86,13 @@ impl Body {
         Self(Kind::Text(Some(text)))
     }
 
-    /// The body of a guest's response to a request with this method; `over` tells of that request's own body.
+    /// The body of a guest's response; `over` tells of its request's own body.
     pub fn of_guest(
         sent: Sent,
         call: Arc<Call>,
         guest: Option<AbortHandle>,
-        (method, over): (&Method, Option<Arc<Over>>),
-        (status, headers): (StatusCode, &HeaderMap),
+        over: Option<Arc<Over>>,
+        expected: Expected,
     ) -> Self {
         let (inner, hint) = match sent {
             Sent::Whole(body) => {
@@ -97,10 +107,9 @@ impl Body {
             call,
             guest,
             over,
-            missing: announced(headers),
-            // The server drops it unread.
-            whole: !has_body(method, status),
-            head_only: method == Method::HEAD,
+            missing: expected.length,
+            whole: !expected.has_body,
+            head_only: expected.head_only,
             failing: None,
         }))
     }

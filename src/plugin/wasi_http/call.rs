@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::task::AtomicWaker;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::Body as HttpBody;
 use tokio::{
@@ -22,14 +22,15 @@ use tokio::{
 
 use super::{
     answer::Answer,
-    body::{Body, announced, has_body},
+    body::{Body, Expected, announced, has_body},
     counters::{Counters, count},
     guest::call_p2,
-    handler::Handler,
+    handler::{Export, Handler},
     instances::{NoRoom, Proxy},
-    limit,
+    limit::{self, Over},
     outbox::{Outbox, Sent},
     outcome::Outcome,
+    shared::Shared,
 };
 use crate::plugin::{
     StoreState,
@@ -41,8 +42,18 @@ pub(super) struct Call {
     handler: Arc<Handler>,
     outcome: AtomicU8,
     ended: AtomicBool,
+    /// The guest's task, if it waits for the response's end, as only one of WASI 0.3 does.
     waiting: AtomicWaker,
     pub outbox: Outbox,
+}
+
+/// A request that a guest is to answer. Dropping it stops the guest, and so does dropping the response's body unread.
+pub(super) struct Asked {
+    call: Arc<Call>,
+    method: Method,
+    /// Whether the request's body is too large, where that is not known yet.
+    over: Option<Arc<Over>>,
+    guest: StopOnDrop,
 }
 
 /// Why a guest is not waited for any more.
@@ -69,66 +80,38 @@ impl Call {
         })
     }
 
-    /// Answers a request, whose body may have `max_body` bytes. Dropping the future stops the guest, and so does dropping the
-    /// response's body unread.
-    pub async fn answer<B>(self: Arc<Self>, request: Request<B>, max_body: u64) -> Response<Body>
+    /// Has a guest answer a request, whose body may have `max_body` bytes; or answers it if that is too large.
+    #[expect(
+        clippy::result_large_err,
+        reason = "what is waited for is as large, and boxing it would cost each request"
+    )]
+    pub fn ask<B>(
+        self: Arc<Self>,
+        request: Request<B>,
+        max_body: u64,
+    ) -> Result<Asked, Response<Body>>
     where
         B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Into<wasmtime_wasi_http::Error> + Send,
     {
         let Some((request, over)) = limit::bound(request, max_body) else {
-            return self.too_large();
+            return Err(self.too_large());
         };
         let method = request.method().clone();
         // Made before the task, and so dropped with it even if that never begins.
         let end = End(self.clone());
+        let work = move || run(end, request);
         let task = match &self.handler.shared {
-            None => Laned::single(run(end, request), &self.handler.lane),
-            Some(_) => Laned::waiting(run(end, request), &self.handler.lane),
+            None => Laned::single(work, &self.handler.lane),
+            Some(_) => Laned::waiting(work, &self.handler.lane),
         };
         let guest = StopOnDrop(Some(tokio::spawn(task).abort_handle()));
-        let head = poll_fn(|cx| match &over {
-            Some(over) if over.poll(cx).is_ready() => Poll::Ready(Err(())),
-            _ => self.outbox.poll(cx).map(Ok),
-        });
-        let Ok(head) = head.await else {
-            return self.too_large();
-        };
-        match head {
-            Some(Ok(response)) => {
-                let (head, body) = response.into_parts();
-                if has_body(&method, head.status) {
-                    let announced = announced(&head.headers);
-                    let fault = match &body {
-                        Sent::Whole(body) => body.fault(announced),
-                        Sent::GoesOn(_) => self.outbox.fault(announced),
-                    };
-                    match (fault, self.outcome()) {
-                        (None, _) => {}
-                        (Some(fault), Outcome::Running | Outcome::Done) => {
-                            return self.unanswered(&fault);
-                        }
-                        (Some(_), failed) => return self.in_place(failed.answer()),
-                    }
-                }
-                self.handler.counters.answered(head.status);
-                let body = Body::of_guest(
-                    body,
-                    self,
-                    guest.keep(),
-                    (&method, over),
-                    (head.status, &head.headers),
-                );
-                Response::from_parts(head, body)
-            }
-            Some(Err(code)) => self.unanswered(&code),
-            None => match self.outcome() {
-                Outcome::Running | Outcome::Done => {
-                    self.unanswered("it returned without a response")
-                }
-                failed => self.in_place(failed.answer()),
-            },
-        }
+        Ok(Asked {
+            call: self,
+            method,
+            over,
+            guest,
+        })
     }
 
     fn unanswered(&self, why: &str) -> Response<Body> {
@@ -154,8 +137,9 @@ impl Call {
         &self.handler.counters
     }
 
-    /// Runs the guest in an instance that nobody else uses meanwhile. False if there is none for it.
-    async fn run_alone<B>(self: &Arc<Self>, request: Request<B>) -> bool
+    /// Runs the guest in an instance that nobody else uses meanwhile. False if there is none for it. It takes the request
+    /// where that is: as an argument, futures would keep one more copy of it at each step.
+    async fn run_alone<B>(self: &Arc<Self>, request: &mut Option<Request<B>>) -> bool
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<wasmtime_wasi_http::Error>,
@@ -253,7 +237,7 @@ impl Call {
             Ordering::Acquire,
         );
         self.outbox.close();
-        self.waiting.wake();
+        self.wake_guest();
     }
 
     /// How the guest ended, if it has.
@@ -274,7 +258,13 @@ impl Call {
     pub fn body_ended(&self) {
         self.outbox.discard();
         self.ended.store(true, Ordering::Release);
-        self.waiting.wake();
+        self.wake_guest();
+    }
+
+    fn wake_guest(&self) {
+        if matches!(self.handler.instances.export, Export::P3(_)) {
+            self.waiting.wake();
+        }
     }
 
     /// Ready when nobody asks for more of the response, or nobody waits for it any more.
@@ -288,27 +278,95 @@ impl Call {
     }
 }
 
+impl Asked {
+    /// The guest's answer, or the host's in its place.
+    pub async fn answer(self) -> Response<Body> {
+        let head = poll_fn(|cx| match &self.over {
+            Some(over) if over.poll(cx).is_ready() => Poll::Ready(Err(())),
+            _ => self.call.outbox.poll(cx).map(Ok),
+        });
+        let Ok(head) = head.await else {
+            return self.call.too_large();
+        };
+        match head {
+            Some(Ok(response)) => self.pass_on(response),
+            Some(Err(code)) => self.call.unanswered(&code),
+            None => match self.call.outcome() {
+                Outcome::Running | Outcome::Done => {
+                    self.call.unanswered("it returned without a response")
+                }
+                failed => self.call.in_place(failed.answer()),
+            },
+        }
+    }
+
+    /// A guest's response, unless its body cannot be what its head says.
+    fn pass_on(self, response: Response<Sent>) -> Response<Body> {
+        let Self { call, method, .. } = &self;
+        let (head, body) = response.into_parts();
+        let announced = announced(&head.headers);
+        let has_body = has_body(method, head.status);
+        if has_body {
+            let fault = match &body {
+                Sent::Whole(body) => body.fault(announced),
+                Sent::GoesOn(_) => call.outbox.fault(announced),
+            };
+            match (fault, call.outcome()) {
+                (None, _) => {}
+                (Some(fault), Outcome::Running | Outcome::Done) => return call.unanswered(&fault),
+                (Some(_), failed) => return call.in_place(failed.answer()),
+            }
+        }
+        call.handler.counters.answered(head.status);
+        let expected = Expected {
+            length: announced,
+            has_body,
+            head_only: *method == Method::HEAD,
+        };
+        let body = Body::of_guest(body, self.call, self.guest.keep(), self.over, expected);
+        Response::from_parts(head, body)
+    }
+}
+
 /// The guest's task. False if no guest has run in it.
-async fn run<B>(end: End, request: Request<B>) -> bool
+fn run<B>(end: End, request: Request<B>) -> impl Future<Output = bool> + Send
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<wasmtime_wasi_http::Error>,
+{
+    let mut request = Some(request);
+    async move {
+        let call = &end.0;
+        match &call.handler.shared {
+            None => call.run_alone(&mut request).await,
+            Some(shared) => {
+                if let Some(request) = request.take() {
+                    run_shared(&end, shared, request).await;
+                }
+                false
+            }
+        }
+    }
+}
+
+/// The same where instances serve several requests at a time: others' tasks run the guest.
+async fn run_shared<B>(end: &End, shared: &Shared, request: Request<B>)
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<wasmtime_wasi_http::Error>,
 {
     let call = &end.0;
-    let Some(shared) = &call.handler.shared else {
-        return call.run_alone(request).await;
-    };
     let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
     match shared.run(call, request).await {
         Ok(outcome) => end.set(outcome),
         // All of them have as many requests as they may; a further instance is this request's own.
         Err(request) => {
-            let call = call.clone();
+            let (call, mut request) = (call.clone(), Some(request));
             let lane = call.handler.lane.clone();
-            Laned::single(async move { call.run_alone(request).await }, &lane).await;
+            let alone = move || async move { call.run_alone(&mut request).await };
+            Laned::single(alone, &lane).await;
         }
     }
-    false
 }
 
 impl Drop for Call {

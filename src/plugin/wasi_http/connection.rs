@@ -18,7 +18,7 @@ use hyper::{
     server::conn::http1,
     service::{HttpService, service_fn},
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use rustix::net::{RecvFlags, recv};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, copy, sink},
@@ -31,6 +31,7 @@ use super::{
     body::Body,
     counters::count,
     door::{Door, Graceful, Visit},
+    head_timer::{self, HeadWatch},
     http2::{Streams, join_cookies},
     limit::LINGER,
     patient::Patient,
@@ -65,6 +66,12 @@ pub(super) struct Connections {
     write_timeout: Duration,
 }
 
+/// A connection of HTTP/1.1.
+struct Http1<C> {
+    connection: C,
+    heads: HeadWatch,
+}
+
 impl Way {
     /// Whose request it is, if that is not decided by host and path.
     pub fn port(&self) -> Option<&Port> {
@@ -87,7 +94,6 @@ impl Connections {
     pub fn new(ingress: Arc<Ingress>, options: &Options) -> Arc<Self> {
         let mut http1 = http1::Builder::new();
         http1
-            .timer(TokioTimer::new())
             .header_read_timeout(options.head_timeout)
             .max_header_size(MAX_HEAD as usize)
             .keep_alive(true);
@@ -158,14 +164,19 @@ impl Connections {
         I: AsyncRead + AsyncWrite + Unpin,
     {
         let service = service_fn(|request| self.ingress.serve(request, way));
-        let mut connection = self.http1.serve_connection(TokioIo::new(io), service);
+        let (timer, heads) = head_timer::heads();
+        let mut http1 = self.http1.clone();
+        let connection = http1
+            .timer(timer)
+            .serve_connection(TokioIo::new(io), service);
+        let mut connection = Http1 { connection, heads };
         let Err(error) = poll_fn(|cx| visit.poll(&mut connection, cx)).await else {
             return Ok(());
         };
         if error.is_parse_too_large() {
             count(&self.ingress.refused.large_head);
             // Or the rest of the head would make the system take the answer back.
-            let mut io = connection.into_parts().io.into_inner();
+            let mut io = connection.connection.into_parts().io.into_inner();
             let _ = time::timeout(LINGER, copy(&mut io, &mut sink())).await;
         }
         Err(io::Error::other(error))
@@ -218,19 +229,23 @@ async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
     }
 }
 
-impl<I, S> Graceful for http1::Connection<TokioIo<I>, S>
+impl<I, S> Graceful for Http1<http1::Connection<TokioIo<I>, S>>
 where
     I: AsyncRead + AsyncWrite + Unpin,
     S: HttpService<Incoming, ResBody = Body, Error = Infallible>,
-    Self: Future<Output = hyper::Result<()>> + Unpin,
+    http1::Connection<TokioIo<I>, S>: Future<Output = hyper::Result<()>> + Unpin,
 {
     type End = hyper::Result<()>;
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Self::End> {
-        Future::poll(Pin::new(self), cx)
+        let polled = Pin::new(&mut self.connection).poll(cx);
+        if polled.is_pending() && self.heads.poll(cx).is_ready() {
+            return Pin::new(&mut self.connection).poll(cx);
+        }
+        polled
     }
 
     fn close(&mut self) {
-        Pin::new(self).graceful_shutdown();
+        Pin::new(&mut self.connection).graceful_shutdown();
     }
 }

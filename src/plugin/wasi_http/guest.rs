@@ -13,7 +13,11 @@ use wasmtime::{
 };
 use wasmtime_wasi_http::{
     WasiBody, WasiHttpHooks, WasiHttpView as _,
-    p2::{self, bindings::http::types::Scheme, types::HostResponseOutparam},
+    p2::{
+        self,
+        bindings::http::types::Scheme,
+        types::{HostIncomingRequest, HostResponseOutparam},
+    },
     p3,
 };
 
@@ -29,12 +33,15 @@ impl Call {
         &self,
         service: &p3::bindings::Service,
         store: &mut Store<StoreState>,
-        request: Request<B>,
+        request: &mut Option<Request<B>>,
     ) -> wasmtime::Result<()>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<wasmtime_wasi_http::Error>,
     {
+        let Some(request) = request.take() else {
+            return Ok(());
+        };
         let (request, transmitted) = received(store.data_mut().http().hooks, request);
         store
             .run_concurrent(async |accessor| -> wasmtime::Result<()> {
@@ -112,32 +119,27 @@ where
     (request, transmitted)
 }
 
+/// A request and the place for its answer, in an instance's table.
+type Handed = (
+    Resource<HostIncomingRequest>,
+    Resource<HostResponseOutparam>,
+);
+
 /// Calls the handler. False if it returned and kept what it should have answered with, or written the rest of its body with:
 /// nobody may wait for that, and such a guest is not asked again (StarlingMonkey's `fetch` event serves once, and then does this).
 pub(super) async fn call_p2<B>(
     call: &Arc<Call>,
     proxy: &p2::bindings::Proxy,
     store: &mut Store<StoreState>,
-    request: Request<B>,
+    request: &mut Option<Request<B>>,
 ) -> wasmtime::Result<bool>
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<wasmtime_wasi_http::Error>,
 {
-    let mut http = store.data_mut().http();
-    let scheme = match request.uri().scheme() {
-        Some(scheme) if *scheme == uri::Scheme::HTTPS => Scheme::Https,
-        _ => Scheme::Http,
+    let Some((request, out)) = prepare_p2(call, store, request)? else {
+        return Ok(true);
     };
-    let request = http.new_incoming_request(scheme, request)?;
-    let answering = Answering(call.clone());
-    let out = http.new_response_outparam_from_callback(move |head| {
-        let outbox = &answering.0.outbox;
-        match head {
-            Ok(response) => outbox.hold(response, false),
-            Err(code) => outbox.fail(code.to_string()),
-        }
-    })?;
     let unanswered = out.rep();
     let whole = {
         let handler = proxy.wasi_http_incoming_handler();
@@ -165,6 +167,36 @@ where
     }
     table.delete(unanswered)?;
     Ok(false)
+}
+
+/// The request and the place for its answer, as the guest gets them. None if the request was taken already.
+fn prepare_p2<B>(
+    call: &Arc<Call>,
+    store: &mut Store<StoreState>,
+    request: &mut Option<Request<B>>,
+) -> wasmtime::Result<Option<Handed>>
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<wasmtime_wasi_http::Error>,
+{
+    let Some(request) = request.take() else {
+        return Ok(None);
+    };
+    let mut http = store.data_mut().http();
+    let scheme = match request.uri().scheme() {
+        Some(scheme) if *scheme == uri::Scheme::HTTPS => Scheme::Https,
+        _ => Scheme::Http,
+    };
+    let request = http.new_incoming_request(scheme, request)?;
+    let answering = Answering(call.clone());
+    let out = http.new_response_outparam_from_callback(move |head| {
+        let outbox = &answering.0.outbox;
+        match head {
+            Ok(response) => outbox.hold(response, false),
+            Err(code) => outbox.fail(code.to_string()),
+        }
+    })?;
+    Ok(Some((request, out)))
 }
 
 /// The guest's right to answer; when it is given up unused, nobody has to wait for the guest's end.

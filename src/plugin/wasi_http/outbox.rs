@@ -13,7 +13,10 @@ mod tests;
 
 use std::{
     mem,
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicU8, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -59,11 +62,27 @@ pub(super) enum Filled {
 /// The one place for a request's response.
 #[derive(Default)]
 pub(super) struct Outbox {
+    /// What can be said of the state without its lock; set under it.
+    phase: AtomicU8,
     state: Mutex<State>,
     /// Who sends.
     waiting: AtomicWaker,
     /// The guest's task, when there is no room for more of a body.
     room: AtomicWaker,
+}
+
+/// How far a response is; it never goes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+enum Phase {
+    /// Nothing is there to be taken.
+    Waiting,
+    /// Something is.
+    Ready,
+    /// All of it is.
+    Whole,
+    /// There is nothing more to take, nor to give up.
+    Over,
 }
 
 #[derive(Default)]
@@ -143,6 +162,9 @@ impl Outbox {
 
     /// The guest has ended: no response comes any more, and one that is held is given up. A body that is not whole stays so.
     pub fn close(&self) {
+        if self.has_reached(Phase::Whole) {
+            return;
+        }
         self.change(|state| match state {
             State::Empty | State::Held { .. } => {
                 *state = State::Closed;
@@ -154,7 +176,14 @@ impl Outbox {
 
     /// Nobody sends any more of the response.
     pub fn discard(&self) {
-        let former = mem::replace(&mut *lock(&self.state), State::Closed);
+        if self.has_reached(Phase::Over) {
+            return;
+        }
+        let former = {
+            let mut state = lock(&self.state);
+            self.reach(Phase::Over);
+            mem::replace(&mut *state, State::Closed)
+        };
         // Not under the lock: who writes the body learns of it.
         drop(former);
     }
@@ -197,12 +226,19 @@ impl Outbox {
 
     /// The response; none if none comes.
     pub fn poll(&self, cx: &Context<'_>) -> Poll<Option<Head>> {
-        self.waiting.register(cx.waker());
+        if !self.has_reached(Phase::Ready) {
+            self.waiting.register(cx.waker());
+            if !self.has_reached(Phase::Ready) {
+                return Poll::Pending;
+            }
+        }
         let mut state = lock(&self.state);
-        match mem::replace(&mut *state, State::Closed) {
+        let taken = mem::replace(&mut *state, State::Closed);
+        match taken {
             State::Ready(response) => {
                 let (head, body) = response.into_parts();
                 let body = if body.is_whole() {
+                    self.reach(Phase::Over);
                     Sent::Whole(body)
                 } else {
                     let hint = body.size_hint();
@@ -212,11 +248,8 @@ impl Outbox {
                 Poll::Ready(Some(Ok(Response::from_parts(head, body))))
             }
             State::Failed(code) => Poll::Ready(Some(Err(code))),
-            State::GoesOn(_) | State::Closed => Poll::Ready(None),
-            waiting => {
-                *state = waiting;
-                Poll::Pending
-            }
+            // It was taken already, or none comes.
+            _ => Poll::Ready(None),
         }
     }
 
@@ -266,14 +299,37 @@ impl Outbox {
 
     /// Changes the state, and tells whoever waits if that says so.
     fn change(&self, change: impl FnOnce(&mut State) -> bool) {
-        let changed = change(&mut lock(&self.state));
+        let changed = {
+            let mut state = lock(&self.state);
+            let changed = change(&mut state);
+            self.reach(state.phase());
+            changed
+        };
         if changed {
             self.waiting.wake();
         }
     }
+
+    fn has_reached(&self, phase: Phase) -> bool {
+        self.phase.load(Ordering::Acquire) >= phase as u8
+    }
+
+    /// Must be called under the state's lock.
+    fn reach(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+    }
 }
 
 impl State {
+    fn phase(&self) -> Phase {
+        match self {
+            Self::Empty | Self::Held { .. } => Phase::Waiting,
+            Self::Ready(response) if response.body().is_whole() => Phase::Whole,
+            Self::Ready(_) | Self::GoesOn(_) | Self::Failed(_) => Phase::Ready,
+            Self::Closed => Phase::Over,
+        }
+    }
+
     /// What there is of the response's body, if there is a response.
     fn body(&mut self) -> Option<&mut Begun> {
         match self {

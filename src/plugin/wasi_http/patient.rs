@@ -16,6 +16,9 @@ use tokio::{
     time::{self, Instant, Sleep},
 };
 
+/// Most bytes that are put together to be sent as one piece: the system takes longer over pieces than it takes to copy these.
+const SHORT: usize = 2 << 10;
+
 /// A stream whose writes fail when nothing could be written for some time. As long as the system takes all that is written, it
 /// costs a comparison a write.
 pub(super) struct Patient {
@@ -24,6 +27,8 @@ pub(super) struct Patient {
     /// Set when a write had to wait for the first time, and kept for the next one.
     timer: Option<Pin<Box<Sleep>>>,
     waiting: bool,
+    /// What was put together for the last short write; kept for its memory.
+    short: Vec<u8>,
 }
 
 impl Patient {
@@ -33,6 +38,7 @@ impl Patient {
             limit,
             timer: None,
             waiting: false,
+            short: Vec::new(),
         }
     }
 
@@ -94,8 +100,18 @@ impl AsyncWrite for Patient {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = self.inner().poll_write_vectored(cx, parts);
-        self.judge(cx, written)
+        let this = &mut *self;
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let written = if length <= SHORT {
+            this.short.clear();
+            for part in parts {
+                this.short.extend_from_slice(part);
+            }
+            Pin::new(&mut this.stream).poll_write(cx, &this.short)
+        } else {
+            this.inner().poll_write_vectored(cx, parts)
+        };
+        this.judge(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

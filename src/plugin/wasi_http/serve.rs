@@ -17,7 +17,7 @@ use super::{
     answer::Answer,
     authority,
     body::Body,
-    call::Call,
+    call::{Asked, Call},
     connection::Way,
     counters::{Counters, HttpSnapshot, Refused, count},
     door::Door,
@@ -302,34 +302,47 @@ impl Ingress {
         }
     }
 
-    /// Answers one request, by its host and path, or as whoever has the port that it came by.
-    pub async fn serve<B>(
-        &self,
+    /// Answers one request, by its host and path, or as whoever has the port that it came by. The request itself is gone before
+    /// the answer is waited for, which so takes little room.
+    pub fn serve<'a, B>(
+        &'a self,
         request: Request<B>,
-        way: &Way,
-    ) -> Result<Response<Body>, Infallible>
+        way: &'a Way,
+    ) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<'a, B>
     where
         B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Into<wasmtime_wasi_http::Error> + Send,
     {
-        let mut response = self.answer(request, way).await;
-        if way.door(self).is_parting() {
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(header::CONNECTION, close);
+        let asked = self.ask(request, way);
+        let door = way.door(self);
+        async move {
+            let mut response = match asked {
+                Ok(asked) => asked.answer().await,
+                Err(response) => response,
+            };
+            if door.is_parting() {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
+            Ok(response)
         }
-        Ok(response)
     }
 
-    async fn answer<B>(&self, mut request: Request<B>, way: &Way) -> Response<Body>
+    /// Has a guest answer, or answers in its place.
+    #[expect(
+        clippy::result_large_err,
+        reason = "what is waited for is as large, and boxing it would cost each request"
+    )]
+    fn ask<B>(&self, mut request: Request<B>, way: &Way) -> Result<Asked, Response<Body>>
     where
         B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Into<wasmtime_wasi_http::Error> + Send,
     {
         if !authority::set_scheme(&mut request, way.is_secure()) {
-            return self.refuse(Answer::NoHost);
+            return Err(self.refuse(Answer::NoHost));
         }
         let Some(host) = authority::host(&request) else {
-            return self.refuse(Answer::NoHost);
+            return Err(self.refuse(Answer::NoHost));
         };
         let path = request.uri().path();
         // A generation can end between being found and being called; then another one has the route, or nobody.
@@ -347,11 +360,11 @@ impl Ingress {
             };
             if let Some(call) = Call::begin(handler) {
                 drop(host);
-                return call.answer(request, self.max_body).await;
+                return call.ask(request, self.max_body);
             }
             answer = Answer::Stopping;
         }
-        self.refuse(answer)
+        Err(self.refuse(answer))
     }
 
     /// Answers a request that is nobody's.

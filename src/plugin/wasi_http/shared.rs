@@ -155,8 +155,10 @@ impl Shared {
         let driven = orders.driven.clone();
         running.push(driven.clone());
         let idle = self.reuse.idle.filter(|_| !kept);
-        let task = drive(orders, handler.clone(), instance, idle);
-        tokio::spawn(Laned::shared(task, &handler.lane));
+        let lane = &handler.lane;
+        let handler = handler.clone();
+        let task = move || drive(orders, handler, instance, idle);
+        tokio::spawn(Laned::shared(task, lane));
         Some(driven)
     }
 
