@@ -8,6 +8,7 @@
 //! The host functions of both versions of WASI are those of `wasmtime-wasi`'s bindings, with sockets of this module in the
 //! place of that crate's. A component that imports no sockets has none of it, and an instance that makes none pays nothing.
 
+mod awaited;
 mod inbox;
 mod lookup;
 mod loopback;
@@ -146,6 +147,9 @@ impl Grants {
         component: &spec::Component,
         count_denial: Box<dyn Fn() + Send + Sync>,
     ) -> Self {
+        if role == Role::Service {
+            network.loopback.expect_service();
+        }
         Self {
             role,
             network: network.clone(),

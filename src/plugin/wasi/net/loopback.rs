@@ -7,14 +7,20 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::timeout_at,
+};
 use wasmtime_wasi::sockets::ErrorCode;
 
 use super::{
+    awaited::Awaited,
     inbox::{self, Queue},
     pipe,
     stream::{Connection, ReadHalf, WriteHalf},
@@ -25,6 +31,10 @@ const FIRST_EPHEMERAL: u16 = 32768;
 
 /// Most connections that wait to be accepted, whatever a guest asks for.
 const MAX_BACKLOG: usize = 128;
+
+/// Longest wait for a service that begins to listen. The first of those who connect counts, so that one which never does makes
+/// nobody else late.
+const BEGINS: Duration = Duration::from_secs(5);
 
 /// IPv4 or IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,6 +49,8 @@ pub(super) struct Loopback {
     udp: Mutex<Ports<Arc<Queue>>>,
     /// For datagrams that wait, in bytes.
     room: Arc<Semaphore>,
+    /// Who is to listen.
+    service: Awaited,
 }
 
 /// The ports of one protocol, and who has them.
@@ -94,6 +106,7 @@ impl Default for Loopback {
             tcp: Mutex::default(),
             udp: Mutex::default(),
             room: Arc::new(Semaphore::new(inbox::TOTAL)),
+            service: Awaited::default(),
         }
     }
 }
@@ -126,15 +139,19 @@ impl Loopback {
         })
     }
 
-    /// Connects to whoever listens at a port; waits while too many wait there already.
+    /// The workload has a service, which has not listened yet.
+    pub fn expect_service(&self) {
+        self.service.expect();
+    }
+
+    /// Connects to whoever listens at a port; waits while too many wait there already, or the workload's service is about to
+    /// begin.
     ///
     /// # Errors
     /// `ConnectionRefused` if nobody listens, or stops to while this waits.
     pub async fn connect(&self, from: Arc<Lease>, to: SocketAddr) -> Result<Connection, ErrorCode> {
-        let listener = match self.ports().owner(Family::of(to.ip()), to.port()) {
-            Some(Port::Listening(listener)) => listener.clone(),
-            _ => return Err(ErrorCode::ConnectionRefused),
-        };
+        let listener = self.listener(to).await;
+        let listener = listener.ok_or(ErrorCode::ConnectionRefused)?;
         let waiting = listener.reserve().await;
         let place = waiting.map_err(|_| ErrorCode::ConnectionRefused)?;
         let (our_writer, their_reader) = pipe::pipe();
@@ -149,6 +166,23 @@ impl Loopback {
         };
         place.send(connection(to, local, their_reader, their_writer, None));
         Ok(connection(local, to, our_reader, our_writer, Some(from)))
+    }
+}
+
+impl Loopback {
+    /// Who listens.
+    async fn listener(&self, to: SocketAddr) -> Option<mpsc::Sender<Connection>> {
+        loop {
+            let mut came = pin!(self.service.came());
+            came.as_mut().enable();
+            if let Some(Port::Listening(listener)) =
+                self.ports().owner(Family::of(to.ip()), to.port())
+            {
+                return Some(listener.clone());
+            }
+            let until = self.service.until(BEGINS)?;
+            timeout_at(until, came).await.ok()?;
+        }
     }
 }
 
@@ -212,6 +246,7 @@ impl Lease {
         let mut ports = self.loopback.ports();
         ports.taken.insert(key, Port::Listening(sender));
         drop(ports);
+        self.loopback.service.has_come();
         Listener {
             _lease: self,
             incoming,
@@ -300,6 +335,25 @@ mod tests {
         connect(&loopback, "127.0.0.1:80").await.unwrap();
         drop((listener, lease));
         assert!(refused(connect(&loopback, "127.0.0.1:80").await), "gone");
+    }
+
+    #[tokio::test]
+    async fn a_service_that_begins_is_waited_for_until_it_listens() {
+        let loopback = Arc::<Loopback>::default();
+        loopback.expect_service();
+        let mut early = pin!(connect(&loopback, "127.0.0.1:80"));
+        let mut other = pin!(connect(&loopback, "127.0.0.1:81"));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(early.as_mut().poll(&mut context).is_pending());
+        assert!(other.as_mut().poll(&mut context).is_pending());
+        let listener = Arc::new(loopback.bind(Family::V4, 80).unwrap()).listen(8);
+        early.await.unwrap();
+        assert!(matches!(other.await, Err(ErrorCode::ConnectionRefused)));
+        // It does not begin again.
+        drop(listener);
+        let refused = connect(&loopback, "127.0.0.1:80");
+        let mut refused = pin!(refused);
+        assert!(refused.as_mut().poll(&mut context).is_ready());
     }
 
     #[tokio::test]
