@@ -12,20 +12,27 @@ use std::{
 
 use bytes::Bytes;
 use futures::task::AtomicWaker;
-use http::{Request, header};
+use http::{Request, Version, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use tokio::time;
+use tokio::{runtime::Handle, time};
 use wasmtime_wasi_http::Error;
 
-/// Longest time for which the rest of a request is read that is too large: a client that gets its answer while it writes would
+/// Longest time for which the rest of a request is read that nobody wants: a client that gets its answer while it writes would
 /// else lose the answer with the connection, or take the stream's early end for an error, as some do.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 
-/// A body that fails when it is larger than it may be.
-pub(super) struct Limited<B> {
-    /// None when it has failed.
+/// A body as a server has it.
+pub(super) trait Received: HttpBody<Data = Bytes, Error: Send> + Send + 'static {}
+
+impl<B: HttpBody<Data = Bytes, Error: Send> + Send + 'static> Received for B {}
+
+/// A body that fails when it is larger than it may be. What is left of it when it is dropped is read and thrown away for a while,
+/// if its client may have to write it before it reads an answer.
+pub(super) struct Limited<B: Received> {
+    /// None when it has failed, or has ended.
     inner: Option<B>,
+    lingers: Lingers,
     max: u64,
     left: u64,
     over: Option<Arc<Over>>,
@@ -38,23 +45,35 @@ pub(super) struct Over {
     waiting: AtomicWaker,
 }
 
+/// Whether the rest of a body is read that nobody wants.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lingers {
+    Yes,
+    /// Once something of it was asked for: until then its client has not begun.
+    WhenAsked,
+    /// HTTP/2 has its own way to say that no more is wanted.
+    No,
+}
+
 /// A request, and whether its body is too large where that is not known yet.
 type Bounded<B> = (Request<Limited<B>>, Option<Arc<Over>>);
 
 /// Bounds a request's body; none if it is larger by its own account.
-pub(super) fn bound<B>(request: Request<B>, max: u64) -> Option<Bounded<B>>
-where
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Send,
-{
+pub(super) fn bound<B: Received>(request: Request<B>, max: u64) -> Option<Bounded<B>> {
     let size = request.body().size_hint();
+    // Who waits to be asked for it has not begun.
+    let waits = request.headers().contains_key(header::EXPECT);
     if size.lower() > max {
-        // Who waits to be asked for it has not begun.
-        if !request.headers().contains_key(header::EXPECT) {
+        if !waits {
             tokio::spawn(linger(request.into_body()));
         }
         return None;
     }
+    let lingers = match request.version() {
+        Version::HTTP_2 => Lingers::No,
+        _ if waits => Lingers::WhenAsked,
+        _ => Lingers::Yes,
+    };
     // The server sees to it that a body is as long as it says.
     let over = size
         .upper()
@@ -62,6 +81,7 @@ where
         .then(Arc::<Over>::default);
     let request = request.map(|body| Limited {
         inner: Some(body),
+        lingers,
         max,
         left: max,
         over: over.clone(),
@@ -94,8 +114,7 @@ impl Over {
 
 impl<B> HttpBody for Limited<B>
 where
-    B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
-    B::Error: Into<Error> + Send,
+    B: Received<Error: Into<Error>> + Unpin,
 {
     type Data = Bytes;
     type Error = Error;
@@ -108,7 +127,13 @@ where
         let Some(inner) = &mut this.inner else {
             return Poll::Ready(None);
         };
+        if this.lingers == Lingers::WhenAsked {
+            this.lingers = Lingers::Yes;
+        }
         let polled = ready!(Pin::new(inner).poll_frame(cx)).map(|frame| frame.map_err(Into::into));
+        if !matches!(polled, Some(Ok(_))) {
+            this.inner = None;
+        }
         let (Some(over), Some(Ok(frame))) = (&this.over, &polled) else {
             return Poll::Ready(polled);
         };
@@ -137,6 +162,17 @@ where
             .as_ref()
             .map(HttpBody::size_hint)
             .unwrap_or_default()
+    }
+}
+
+impl<B: Received> Drop for Limited<B> {
+    fn drop(&mut self) {
+        if self.lingers == Lingers::Yes
+            && let Some(rest) = self.inner.take_if(|body| !body.is_end_stream())
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(linger(rest));
+        }
     }
 }
 

@@ -111,6 +111,26 @@ async fn a_head_that_is_too_large_is_refused() {
     }
 }
 
+#[tokio::test]
+async fn who_writes_first_gets_an_answer_that_did_not_wait_for_that() {
+    const SIZE: usize = 16 << 20;
+    let world = World::new().await;
+    for name in ["slow", "slow-p3"] {
+        let _served = world
+            .serve(world.kit(name, &[("host", name)]), &guest(name))
+            .await;
+        let mut stream = world.connect().await;
+        let head = post(name, &format!("content-length: {SIZE}"));
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // Its answer is there long before the rest is.
+        sleep(Duration::from_millis(300)).await;
+        stream.write_all(&vec![b'~'; SIZE]).await.unwrap();
+        let mut response = vec![0; 12];
+        stream.read_exact(&mut response).await.unwrap();
+        assert_eq!(response, b"HTTP/1.1 200", "{name}");
+    }
+}
+
 /// Bytes that the client of an echo can write before it reads anything.
 async fn pour(world: &World, host: &str) -> (TcpStream, usize) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
