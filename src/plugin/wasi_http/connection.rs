@@ -8,11 +8,15 @@ use std::{
     future::poll_fn,
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 
+use http::{Request, Version};
 use hyper::{
     body::Incoming,
     server::conn::http1,
@@ -25,6 +29,7 @@ use tokio::{
     net::TcpStream,
     time,
 };
+use tokio_rustls::server::TlsStream;
 
 use super::{
     Options,
@@ -64,6 +69,24 @@ pub(super) struct Connections {
     http1: http1::Builder,
     head_timeout: Duration,
     write_timeout: Duration,
+}
+
+/// What can be closed so that the other side does not take it for the end.
+trait Reset {
+    /// Has the system reset it when it is dropped.
+    fn reset(&self);
+}
+
+impl Reset for Patient {
+    fn reset(&self) {
+        let _ = self.stream().set_zero_linger();
+    }
+}
+
+impl Reset for TlsStream<Patient> {
+    fn reset(&self) {
+        self.get_ref().0.reset();
+    }
 }
 
 /// A connection of HTTP/1.1.
@@ -161,9 +184,13 @@ impl Connections {
 
     async fn http1<I>(&self, io: I, way: &Way, visit: &mut Visit<'_>) -> io::Result<()>
     where
-        I: AsyncRead + AsyncWrite + Unpin,
+        I: AsyncRead + AsyncWrite + Reset + Unpin,
     {
-        let service = service_fn(|request| self.ingress.serve(request, way));
+        let is_old = AtomicBool::new(false);
+        let service = service_fn(|request: Request<Incoming>| {
+            is_old.store(request.version() < Version::HTTP_11, Ordering::Relaxed);
+            self.ingress.serve(request, way)
+        });
         let (timer, heads) = head_timer::heads();
         let mut http1 = self.http1.clone();
         let connection = http1
@@ -178,6 +205,9 @@ impl Connections {
             // Or the rest of the head would make the system take the answer back.
             let mut io = connection.connection.into_parts().io.into_inner();
             let _ = time::timeout(LINGER, copy(&mut io, &mut sink())).await;
+        } else if is_old.load(Ordering::Relaxed) {
+            // Its answers may end with the connection, which is not to look like the end of one that was cut.
+            connection.connection.into_parts().io.inner().reset();
         }
         Err(io::Error::other(error))
     }
@@ -190,7 +220,7 @@ impl Connections {
         let (ingress, way) = (self.ingress.clone(), way.clone());
         let service = {
             let streams = streams.clone();
-            service_fn(move |mut request: http::Request<Incoming>| {
+            service_fn(move |mut request: Request<Incoming>| {
                 // Each stream has a task of its own, which may outlive the connection by a moment.
                 let (ingress, way, streams) = (ingress.clone(), way.clone(), streams.clone());
                 async move {

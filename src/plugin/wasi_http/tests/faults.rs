@@ -43,6 +43,23 @@ async fn faults_of_a_guest_are_its_own() {
     );
 }
 
+/// HTTP/1.0 has no other end of a body whose length is not known than the connection's.
+#[tokio::test]
+async fn a_body_that_fails_does_not_look_whole_to_old_clients() {
+    let world = World::new().await;
+    let _served = world
+        .serve(world.kit("faults", &[]), &guest("faults"))
+        .await;
+    for (path, fails) in [("/drop-body", true), ("/ok", false)] {
+        let mut stream = world.connect().await;
+        let head = format!("GET {path} HTTP/1.0\r\nhost: a\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut response = Vec::new();
+        let read = timeout(Duration::from_secs(10), stream.read_to_end(&mut response));
+        assert_eq!(read.await.unwrap().is_err(), fails, "{path}: {response:?}");
+    }
+}
+
 #[tokio::test]
 async fn what_fails_before_anything_was_sent_is_answered_in_its_place() {
     let world = World::new().await;
