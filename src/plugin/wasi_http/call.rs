@@ -166,6 +166,8 @@ impl Call {
         };
         let result = match ended {
             Ended::With(result) => Some(result),
+            // Its time went by before there was an instance: no guest is to blame.
+            Ended::Late if taken.is_none() => Some(Err(NoRoom.into())),
             Ended::Late => None,
             Ended::Cut => {
                 count(&handler.counters.stopped);

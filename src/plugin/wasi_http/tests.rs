@@ -19,6 +19,7 @@ mod https;
 mod limits;
 mod reuse;
 mod service_port;
+mod waiting;
 
 use super::*;
 use crate::{

@@ -7,7 +7,7 @@ use futures::future::join_all;
 use super::*;
 use crate::spec::{self, Reuse};
 
-fn number(n: u32) -> NonZeroU32 {
+pub(super) fn number(n: u32) -> NonZeroU32 {
     NonZeroU32::new(n).unwrap()
 }
 
@@ -22,7 +22,11 @@ pub(super) fn reuse(pool_size: u32) -> Reuse {
 }
 
 /// A workload of this name that runs this guest.
-async fn serve(world: &World, name: &str, change: impl FnOnce(&mut spec::Component)) -> Served {
+pub(super) async fn serve(
+    world: &World,
+    name: &str,
+    change: impl FnOnce(&mut spec::Component),
+) -> Served {
     let mut kit = world.kit(name, &[("host", name)]);
     change(&mut kit.workload.components[0]);
     world.serve(kit, &guest(name)).await
@@ -35,7 +39,7 @@ fn body(response: &str) -> &str {
 }
 
 /// The number after a word of the guest's answer.
-fn said(response: &str, word: &str) -> u32 {
+pub(super) fn said(response: &str, word: &str) -> u32 {
     let mut words = body(response).split_whitespace();
     words
         .find(|w| *w == word)
