@@ -1,12 +1,13 @@
 //! How many instances there may be at a time, and who waits until there may be one more.
 
 use std::{
-    future::Future,
-    pin::pin,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    task::Poll,
 };
 
 use tokio::sync::{Notify, futures::Notified};
@@ -100,16 +101,28 @@ impl Room {
     ) -> Option<T> {
         let _waiting = self.queue(others)?;
         let _outer = outer.queue(u32::MAX)?;
+        // Whether the last word came from the engine: one of its places may be free.
+        let mut told = false;
         loop {
             // Before the attempt, or what is freed in between would not be noticed.
             let mut own = pin!(self.freed.notified());
-            let mut engine = pin!(outer.freed.notified());
+            let mut engine = pin!(Some(outer.freed.notified()));
             own.as_mut().enable();
-            engine.as_mut().enable();
+            if let Some(engine) = engine.as_mut().as_pin_mut() {
+                engine.enable();
+            }
             match attempt() {
                 Ok(got) => return Some(got),
-                Err(Full::Workload) => own.await,
-                Err(Full::Engine) => either(own, engine).await,
+                Err(Full::Workload) => {
+                    // A place of the engine is of no use here. Dropped, it leaves the word to another workload.
+                    engine.set(None);
+                    if told {
+                        outer.wake_one();
+                    }
+                    own.await;
+                    told = false;
+                }
+                Err(Full::Engine) => told = either(own, engine.as_pin_mut()).await,
             }
         }
     }
@@ -130,16 +143,21 @@ pub enum Full {
     Engine,
 }
 
-/// Ready when either is.
-async fn either(first: std::pin::Pin<&mut Notified<'_>>, second: std::pin::Pin<&mut Notified<'_>>) {
-    let (mut first, mut second) = (first, second);
-    std::future::poll_fn(|cx| {
+/// Ready when either is; true if that is the second.
+async fn either(
+    mut first: Pin<&mut Notified<'_>>,
+    mut second: Option<Pin<&mut Notified<'_>>>,
+) -> bool {
+    poll_fn(|cx| {
         if first.as_mut().poll(cx).is_ready() {
-            return std::task::Poll::Ready(());
+            return Poll::Ready(false);
         }
-        second.as_mut().poll(cx)
+        match &mut second {
+            Some(second) => second.as_mut().poll(cx).map(|()| true),
+            None => Poll::Pending,
+        }
     })
-    .await;
+    .await
 }
 
 impl Place {
@@ -226,5 +244,43 @@ mod tests {
         drop(held);
         drop(first);
         assert!(second.as_mut().now_or_never().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_workload_at_its_own_limit_leaves_the_engines_place_to_others() {
+        let rooms = [2, 8].map(|limit| Arc::new(Room::new(limit)));
+        let [own, other] = &rooms;
+        let engine = Arc::new(Room::new(4));
+        let wait = |room: &Arc<Room>| {
+            let (room, engine) = (room.clone(), engine.clone());
+            Box::pin(async move {
+                let attempt = || attempt(&room, &engine);
+                room.wait_for(&engine, 8, attempt).await
+            })
+        };
+        let mut held: Vec<_> = std::iter::from_fn(|| engine.try_enter()).collect();
+        let at_limit = [(); 2].map(|()| own.try_enter().unwrap());
+        let mut first = wait(own);
+        let mut elsewhere = wait(other);
+        assert!(first.as_mut().now_or_never().is_none());
+        assert!(elsewhere.as_mut().now_or_never().is_none());
+        held.pop();
+        assert!(elsewhere.as_mut().now_or_never().is_some());
+
+        // They waited for the engine, and while they were told, others took the last places of their own.
+        drop(at_limit);
+        held.extend(engine.try_enter());
+        let mut waits = [wait(own), wait(own), wait(other)];
+        for wait in [&mut first].into_iter().chain(&mut waits) {
+            assert!(wait.as_mut().now_or_never().is_none());
+        }
+        let _at_limit = [(); 2].map(|()| own.try_enter().unwrap());
+        held.pop();
+        assert!(first.as_mut().now_or_never().is_none());
+        for wait in &mut waits[..2] {
+            assert!(wait.as_mut().now_or_never().is_none());
+        }
+        let [.., elsewhere] = &mut waits;
+        assert!(elsewhere.as_mut().now_or_never().is_some());
     }
 }
