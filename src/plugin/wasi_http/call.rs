@@ -13,29 +13,30 @@ use std::{
 use bytes::Bytes;
 use futures::task::AtomicWaker;
 use http::{Method, Request, Response};
-use http_body_util::BodyExt as _;
 use hyper::body::Body as HttpBody;
 use tokio::{
-    task::{AbortHandle, unconstrained},
-    time,
+    task::unconstrained,
+    time::{self, Instant},
 };
 
+use self::task::{End, StopOnDrop, run};
 use super::{
     answer::Answer,
     body::{Body, Expected, announced, has_body},
     counters::{Counters, count},
     guest::call_p2,
     handler::{Export, Handler},
-    instances::{NoRoom, Proxy},
+    instances::{Instance, NoRoom, Proxy},
     limit::{self, Over},
     outbox::{Outbox, Sent},
     outcome::Outcome,
-    shared::Shared,
 };
 use crate::plugin::{
     StoreState,
     lane::{self, Laned},
 };
+
+mod task;
 
 /// What a request's guest and its response share. As long as it lives the request is in flight.
 pub(super) struct Call {
@@ -137,12 +138,19 @@ impl Call {
         &self.handler.counters
     }
 
-    /// Runs the guest in an instance that nobody else uses meanwhile. False if there is none for it. It takes the request
-    /// where that is: as an argument, futures would keep one more copy of it at each step.
-    async fn run_alone<B>(self: &Arc<Self>, request: &mut Option<Request<B>>) -> bool
+    /// Runs the guest in an instance that nobody else uses meanwhile, which `take` finds. False if there is none for it. Its
+    /// time begins now, unless it has begun already and has a `deadline`. The request is taken where it is: as an argument,
+    /// futures would keep one more copy of it at each step.
+    async fn run_alone<B, F>(
+        self: &Arc<Self>,
+        request: &mut Option<Request<B>>,
+        deadline: Option<Instant>,
+        take: impl FnOnce() -> F,
+    ) -> bool
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<wasmtime_wasi_http::Error>,
+        F: Future<Output = Option<Instance>>,
     {
         let handler = &self.handler;
         let mut taken = None;
@@ -152,7 +160,7 @@ impl Call {
         let ended = {
             // Pinned here, and not in what waits for it: the task would have room for each place that it is moved through.
             let guest = pin!(async {
-                let instance = taken.insert(handler.instances.take().await.ok_or(NoRoom)?);
+                let instance = taken.insert(take().await.ok_or(NoRoom)?);
                 let (store, proxy) = instance.started(&handler.instances.export).await?;
                 match proxy {
                     Proxy::P2(proxy) => {
@@ -162,7 +170,7 @@ impl Call {
                     Proxy::P3(service) => self.call_p3(service, store, request).await,
                 }
             });
-            self.watch(guest).await
+            self.watch(deadline, guest).await
         };
         let result = match ended {
             Ended::With(result) => Some(result),
@@ -198,11 +206,18 @@ impl Call {
 
     /// Waits until a guest ends, its time is over or its workload is stopped. One that returns at once, or only gives way to
     /// its own tasks, sets no timer and takes no place in a queue.
-    async fn watch<T>(&self, mut guest: Pin<&mut impl Future<Output = T>>) -> Ended<T> {
+    async fn watch<T>(
+        &self,
+        deadline: Option<Instant>,
+        mut guest: Pin<&mut impl Future<Output = T>>,
+    ) -> Ended<T> {
         let mut cut = pin!(self.handler.flight.cut());
         // Reads the clock when it is first asked. A guest that uses up Tokio's budget in each turn is late, too.
         let mut late = pin!(unconstrained(async {
-            time::sleep(self.handler.timeout).await;
+            match deadline {
+                Some(deadline) => time::sleep_until(deadline).await,
+                None => time::sleep(self.handler.timeout).await,
+            }
         }));
         poll_fn(|cx| {
             if let Poll::Ready(result) = guest.as_mut().poll(cx) {
@@ -330,89 +345,8 @@ impl Asked {
     }
 }
 
-/// The guest's task. False if no guest has run in it.
-fn run<B>(end: End, request: Request<B>) -> impl Future<Output = bool> + Send
-where
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<wasmtime_wasi_http::Error>,
-{
-    let mut request = Some(request);
-    async move {
-        let call = &end.0;
-        match &call.handler.shared {
-            None => call.run_alone(&mut request).await,
-            Some(shared) => {
-                if let Some(request) = request.take() {
-                    run_shared(&end, shared, request).await;
-                }
-                false
-            }
-        }
-    }
-}
-
-/// The same where instances serve several requests at a time: others' tasks run the guest.
-async fn run_shared<B>(end: &End, shared: &Shared, request: Request<B>)
-where
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<wasmtime_wasi_http::Error>,
-{
-    let call = &end.0;
-    let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-    match shared.run(call, request).await {
-        Ok(outcome) => end.set(outcome),
-        // All of them have as many requests as they may; a further instance is this request's own.
-        Err(request) => {
-            let (call, mut request) = (call.clone(), Some(request));
-            let lane = call.handler.lane.clone();
-            let alone = move || async move { call.run_alone(&mut request).await };
-            Laned::single(alone, &lane).await;
-        }
-    }
-}
-
 impl Drop for Call {
     fn drop(&mut self) {
         self.handler.flight.leave();
-    }
-}
-
-/// Says how the guest ended even if its task is stopped or panics.
-struct End(Arc<Call>);
-
-impl End {
-    fn set(&self, outcome: Outcome) {
-        self.0.finish(outcome);
-    }
-}
-
-impl Drop for End {
-    fn drop(&mut self) {
-        if self.0.outcome() == Outcome::Running {
-            if std::thread::panicking() {
-                count(&self.0.handler.counters.trapped);
-                self.set(Outcome::Trapped);
-            } else {
-                self.set(Outcome::Stopped);
-            }
-        }
-    }
-}
-
-/// Stops a task unless it is kept.
-struct StopOnDrop(Option<AbortHandle>);
-
-impl StopOnDrop {
-    /// From now on somebody else stops it.
-    fn keep(mut self) -> Option<AbortHandle> {
-        self.0.take()
-    }
-}
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        if let Some(task) = &self.0 {
-            task.abort();
-        }
     }
 }

@@ -88,13 +88,23 @@ impl Instances {
     /// An instance for a request: an idle one, or a new one. None if all that there may be are in use, and go on to be for the
     /// time that a request may wait, or too many wait already.
     pub async fn take(&self) -> Option<Instance> {
-        if let Ok(instance) = self.try_take() {
-            return Some(instance);
+        match self.try_take() {
+            Ok(instance) => Some(instance),
+            Err(_) => self.wait_for(|| self.try_take()).await,
         }
+    }
+
+    /// Waits until an attempt to find an instance succeeds. None if none does for the time that a request may wait, or too many
+    /// wait already.
+    pub async fn wait_for<T>(&self, attempt: impl FnMut() -> Result<T, Full>) -> Option<T> {
         let waiting = self.room.limit().saturating_mul(WAITING);
-        let engine = self.template.room();
-        let wait = self.room.wait_for(engine, waiting, || self.try_take());
+        let wait = self.room.wait_for(self.template.room(), waiting, attempt);
         time::timeout(WAIT, wait).await.ok().flatten()
+    }
+
+    /// Tells one of the requests that wait to look again: one that an instance had besides others has ended.
+    pub fn slot_freed(&self) {
+        self.room.wake_one();
     }
 
     /// How many there are, and how many requests wait for one.
@@ -107,20 +117,33 @@ impl Instances {
         }
     }
 
-    fn try_take(&self) -> Result<Instance, Full> {
-        if self.reuse.is_some()
-            && let Some(mut instance) = lock(&self.idle).pop()
-        {
-            StoreState::renew(&mut instance.store);
-            return Ok(instance);
-        }
-        self.make()
+    /// An instance, without waiting.
+    ///
+    /// # Errors
+    /// The room that is full.
+    pub fn try_take(&self) -> Result<Instance, Full> {
+        self.take_idle().map_or_else(|| self.make(), Ok)
     }
 
     /// An instance that the pool has room for, without waiting.
     pub fn try_take_for_pool(&self) -> Option<Instance> {
-        let mut instance = self.try_take().ok()?;
-        self.adopt(&mut instance).then_some(instance)
+        if let Some(idle) = self.take_idle() {
+            return Some(idle);
+        }
+        // Before it is made: one that is dropped again would wake who waits, and who waits may be just this one.
+        let pooled = self.pool.try_enter()?;
+        let made = self.make().ok()?;
+        Some(Instance {
+            pooled: Some(pooled),
+            ..made
+        })
+    }
+
+    fn take_idle(&self) -> Option<Instance> {
+        self.reuse?;
+        let mut instance = lock(&self.idle).pop()?;
+        StoreState::renew(&mut instance.store);
+        Some(instance)
     }
 
     /// A new instance, in a store that has not run anything yet.

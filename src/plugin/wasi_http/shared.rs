@@ -26,12 +26,13 @@ use wasmtime_wasi_http::WasiBody;
 use self::drive::{Orders, drive};
 use super::{
     call::Call,
+    counters::count,
     handler::{Export, Handler},
-    instances::Instances,
+    instances::{Instance, Instances, NoRoom},
     outcome::Outcome,
     serve::lock,
 };
-use crate::{plugin::lane::Laned, spec};
+use crate::{engine::Full, plugin::lane::Laned, spec};
 
 mod drive;
 
@@ -73,6 +74,28 @@ struct Order {
     request: Request<WasiBody>,
 }
 
+/// A request that has no instance yet.
+struct Asked<'a> {
+    call: &'a Arc<Call>,
+    deadline: Instant,
+    /// None once an instance has it.
+    request: Option<Request<WasiBody>>,
+}
+
+/// What there is for a request.
+enum Granted {
+    /// A shared instance has it, by this number.
+    Slot(Arc<Driven>, u64, oneshot::Receiver<Ended>),
+    Alone(Box<Alone>),
+}
+
+/// A request, and an instance that is its own.
+pub(super) struct Alone {
+    pub request: Request<WasiBody>,
+    pub deadline: Instant,
+    pub instance: Instance,
+}
+
 /// What became of a request.
 enum Ended {
     With(Outcome),
@@ -92,29 +115,32 @@ impl Shared {
         })
     }
 
-    /// Has an instance answer a request, and says how that ended; or gives it back if none has room for it.
+    /// Has an instance answer a request, and says how that ended; or gives it back with an instance of its own, if that is all
+    /// that there is.
     pub async fn run(
         &self,
         call: &Arc<Call>,
-        mut request: Request<WasiBody>,
-    ) -> Result<Outcome, Request<WasiBody>> {
-        static IDS: AtomicU64 = AtomicU64::new(0);
-        let handler = call.handler();
-        let deadline = Instant::now() + handler.timeout;
+        request: Request<WasiBody>,
+    ) -> Result<Outcome, Box<Alone>> {
+        let mut asked = Asked {
+            call,
+            deadline: Instant::now() + call.handler().timeout,
+            request: Some(request),
+        };
         loop {
-            let Some(driven) = self.driven(handler) else {
-                return Err(request);
+            let granted = match self.grant(&mut asked) {
+                Ok(granted) => granted,
+                // In a box, since few have to wait and each would have room for it.
+                Err(_) => match Box::pin(self.wait(&mut asked)).await {
+                    Ok(granted) => granted,
+                    Err(refused) => return Ok(refused),
+                },
             };
-            let id = IDS.fetch_add(1, Ordering::Relaxed);
-            let end = match self.admit(&driven, id, call, deadline, request) {
-                Ok(end) => end,
-                Err(refused) => {
-                    request = refused;
-                    continue;
-                }
+            let (driven, id, mut end) = match granted {
+                Granted::Slot(driven, id, end) => (driven, id, end),
+                Granted::Alone(alone) => return Err(alone),
             };
-            let mut end = end;
-            let ended = match time::timeout_at(deadline, &mut end).await {
+            let ended = match time::timeout_at(asked.deadline, &mut end).await {
                 Ok(ended) => ended,
                 Err(_) => match driven.give_up(id) {
                     Some(_) => {
@@ -127,10 +153,50 @@ impl Shared {
             };
             match ended {
                 Ok(Ended::With(outcome)) => return Ok(outcome),
-                Ok(Ended::NotBegun(given_back)) => request = *given_back,
+                Ok(Ended::NotBegun(given_back)) => asked.request = Some(*given_back),
                 // Its task is gone: the process is ending.
                 Err(_) => return Ok(Outcome::Stopped),
             }
+        }
+    }
+
+    /// What there is for a request, without waiting.
+    fn grant(&self, asked: &mut Asked<'_>) -> Result<Granted, Full> {
+        static IDS: AtomicU64 = AtomicU64::new(0);
+        while asked.request.is_some()
+            && let Some(driven) = self.driven(asked.call.handler())
+        {
+            let id = IDS.fetch_add(1, Ordering::Relaxed);
+            if let Some(end) = self.admit(&driven, id, asked) {
+                return Ok(Granted::Slot(driven, id, end));
+            }
+        }
+        let instance = self.instances.try_take()?;
+        let request = asked.request.take().ok_or(Full::Workload)?;
+        Ok(Granted::Alone(Box::new(Alone {
+            request,
+            deadline: asked.deadline,
+            instance,
+        })))
+    }
+
+    /// Waits as other requests do, and for as long, until there is something for this one.
+    ///
+    /// # Errors
+    /// It was refused, or cut.
+    async fn wait(&self, asked: &mut Asked<'_>) -> Result<Granted, Outcome> {
+        let (handler, deadline) = (asked.call.handler(), asked.deadline);
+        let wait = self.instances.wait_for(|| self.grant(asked));
+        tokio::select! {
+            biased;
+            () = handler.flight.cut() => {
+                count(&handler.counters.stopped);
+                Err(Outcome::Stopped)
+            }
+            granted = time::timeout_at(deadline, wait) => granted
+                .ok()
+                .flatten()
+                .ok_or_else(|| handler.judge(Some(&Err(NoRoom.into())), None)),
         }
     }
 
@@ -163,31 +229,27 @@ impl Shared {
     }
 
     /// Gives an instance a request, unless it has taken its last or its most meanwhile.
-    #[expect(
-        clippy::result_large_err,
-        reason = "it is given back once in a while, and boxing it would cost each request"
-    )]
     fn admit(
         &self,
         driven: &Driven,
         id: u64,
-        call: &Arc<Call>,
-        deadline: Instant,
-        request: Request<WasiBody>,
-    ) -> Result<oneshot::Receiver<Ended>, Request<WasiBody>> {
+        asked: &mut Asked<'_>,
+    ) -> Option<oneshot::Receiver<Ended>> {
         let mut state = lock(&driven.state);
         if state.retired || state.in_flight.len() >= self.reuse.max_concurrency.get() as usize {
-            return Err(request);
+            return None;
         }
+        let request = asked.request.take()?;
         if let Err(mpsc::error::SendError(order)) = driven.orders.send(Order { id, request }) {
-            return Err(order.request);
+            asked.request = Some(order.request);
+            return None;
         }
         let (ended, end) = oneshot::channel();
         state.in_flight.insert(
             id,
             InFlight {
-                call: call.clone(),
-                deadline,
+                call: asked.call.clone(),
+                deadline: asked.deadline,
                 ended,
             },
         );
@@ -196,7 +258,7 @@ impl Shared {
         state.retired = self.reuse.max_invocations.is_some_and(spent);
         drop(state);
         driven.begun.notify_one();
-        Ok(end)
+        Some(end)
     }
 }
 
@@ -288,7 +350,12 @@ pub(super) async fn abandoned(handler: &Arc<Handler>) -> Option<(bool, bool)> {
     let admit = |id| {
         let call = Call::begin(handler.clone())?;
         let request = Request::new(Empty::new().map_err(|none| match none {}).boxed_unsync());
-        let end = shared.admit(&driven, id, &call, deadline, request).ok()?;
+        let mut asked = Asked {
+            call: &call,
+            deadline,
+            request: Some(request),
+        };
+        let end = shared.admit(&driven, id, &mut asked)?;
         Some((call, end))
     };
     let ((call, first), (_, second)) = (admit(1)?, admit(2)?);

@@ -91,11 +91,12 @@ pub(super) async fn drive(
                         Some(order) = queue.recv() => {
                             let Order { id, request } = order;
                             let Some(call) = driven.call(id) else { continue };
-                            let driven = &driven;
+                            let (driven, handler) = (&driven, &handler);
                             requests.push(async move {
                                 let result = call.serve_shared(service, accessor, request).await;
                                 if result.is_ok() {
                                     driven.ended(id);
+                                    handler.instances.slot_freed();
                                 }
                                 result
                             });
