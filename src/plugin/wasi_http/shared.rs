@@ -47,8 +47,8 @@ pub(super) struct Shared {
 struct Driven {
     orders: mpsc::UnboundedSender<Order>,
     state: Mutex<State>,
-    /// For the watch over deadlines: a request has begun.
-    begun: Notify,
+    /// For the watch over deadlines: a request has begun, or the last one has ended.
+    changed: Notify,
     /// For the instance: it takes no further requests.
     retired: Notify,
 }
@@ -257,7 +257,7 @@ impl Shared {
         let spent = |most: NonZeroU32| state.admitted >= most.get();
         state.retired = self.reuse.max_invocations.is_some_and(spent);
         drop(state);
-        driven.begun.notify_one();
+        driven.changed.notify_one();
         Some(end)
     }
 }
@@ -310,6 +310,7 @@ impl Driven {
             if first.is_some_and(|first| first <= now) {
                 self.retire();
             }
+            let is_idle = last.is_none();
             let next = match (first, last) {
                 (Some(first), _) if first > now => Some(first),
                 (_, Some(last)) => Some(last),
@@ -323,8 +324,9 @@ impl Driven {
                 }
             });
             tokio::select! {
-                () = self.begun.notified() => {}
-                () = next => if lock(&self.state).in_flight.is_empty() { self.retire() },
+                () = self.changed.notified() => {}
+                // One that was in flight then may have ended long before its deadline, and says nothing of idleness.
+                () = next => if is_idle && lock(&self.state).in_flight.is_empty() { self.retire() },
             }
         }
     }

@@ -16,6 +16,7 @@ mod fuel;
 mod generations;
 mod http2;
 mod https;
+mod idle;
 mod limits;
 mod reuse;
 mod service_port;

@@ -34,7 +34,7 @@ impl Default for Orders {
         let driven = Arc::new(Driven {
             orders,
             state: Mutex::default(),
-            begun: Notify::new(),
+            changed: Notify::new(),
             retired: Notify::new(),
         });
         Self { driven, queue }
@@ -95,8 +95,7 @@ pub(super) async fn drive(
                             requests.push(async move {
                                 let result = call.serve_shared(service, accessor, request).await;
                                 if result.is_ok() {
-                                    driven.ended(id);
-                                    handler.instances.slot_freed();
+                                    driven.ended(id, handler, idle);
                                 }
                                 result
                             });
@@ -154,10 +153,18 @@ impl Driven {
         calls.fold(false, |again, call| call.give_way() | again)
     }
 
-    fn ended(&self, id: u64) {
-        let in_flight = lock(&self.state).in_flight.remove(&id);
+    fn ended(&self, id: u64, handler: &Handler, idle: Option<Duration>) {
+        let (in_flight, is_last) = {
+            let mut state = lock(&self.state);
+            (state.in_flight.remove(&id), state.in_flight.is_empty())
+        };
         if let Some(in_flight) = in_flight {
             in_flight.end(Outcome::Done);
+        }
+        handler.instances.slot_freed();
+        // Nobody has to know since when an instance is idle that is kept for ever.
+        if is_last && idle.is_some() {
+            self.changed.notify_one();
         }
     }
 }
