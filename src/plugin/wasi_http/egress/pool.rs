@@ -275,6 +275,9 @@ impl Pool {
         let stream = self.stream(connection.clone());
         if !state.closed {
             state.shared.push(connection);
+            drop(state);
+            // Whoever waits for the same host needs no connection of its own.
+            self.freed.notify_waiters();
         }
         stream
     }
@@ -323,8 +326,11 @@ impl State {
         found.cloned()
     }
 
-    /// Closes the connection that has been idle for the longest time.
+    /// Closes the connection that has been idle for the longest time. One that its server has closed is not meant: its place has
+    /// come free already.
     fn evict(&mut self) {
+        self.idle.retain(|(_, idle)| !idle.sender.is_closed());
+        self.shared.retain(|shared| !shared.sender.is_closed());
         if !self.idle.is_empty() {
             self.idle.remove(0);
         } else if let Some(unused) = self.shared.iter().position(|s| s.is_unused()) {

@@ -146,6 +146,46 @@ async fn an_idle_connection_makes_room_for_one_to_elsewhere() {
 }
 
 #[tokio::test]
+async fn an_idle_connection_that_its_server_has_closed_is_none_to_make_room_with() {
+    let hangs_up = Arc::new(tokio::sync::Notify::new());
+    let word = hangs_up.clone();
+    let closes = Server::raw(move |mut stream, _| {
+        let word = word.clone();
+        async move {
+            let _ = stream.read(&mut [0; 1024]).await;
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+            stream.write_all(answer).await.unwrap();
+            word.notified().await;
+        }
+    })
+    .await;
+    let servers = [
+        Server::http(|_| async { reply("a") }).await,
+        Server::http(|_| async { reply("b") }).await,
+    ];
+    let held = silent("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await;
+    let mut outside = Outside::new();
+    outside.max_connections = 2;
+    let world = World::new(&outside);
+    let main = world.component(&["127.0.0.1"]);
+    assert_eq!(get(&main, &closes.url()).await.unwrap(), "ok");
+    assert_eq!(world.pool.open(), 1);
+    hangs_up.notify_one();
+    within(async {
+        while world.pool.open() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(get(&main, &servers[0].url()).await.unwrap(), "a");
+    let call = request(Method::GET, &held.url(), empty());
+    let _holder = send(&main, call, RequestOptions::default()).await.unwrap();
+    let call = request(Method::GET, &servers[1].url(), empty());
+    let response = within(send(&main, call, options(2000, 0, 0))).await;
+    assert_eq!(text(response.unwrap()).await.unwrap(), "b");
+}
+
+#[tokio::test]
 async fn idle_connections_are_closed_in_time() {
     let server = Server::http(|_| async { reply("ok") }).await;
     let world = World::new(&Outside::new());

@@ -5,7 +5,8 @@ use rustls::{
     RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer},
 };
-use tokio_rustls::TlsAcceptor;
+use tokio::sync::Barrier;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::*;
 
@@ -35,24 +36,50 @@ fn authority(name: &str, protocols: &[&str]) -> (RootCertStore, Arc<ServerConfig
 
 /// Says which version it was asked in, and for whom; an echo of the body and its trailers follows.
 async fn server(config: Arc<ServerConfig>) -> Server {
-    Server::raw(move |stream, _| {
-        let acceptor = TlsAcceptor::from(config.clone());
-        async move {
-            let Ok(stream) = acceptor.accept(stream).await else {
-                return;
-            };
-            let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            if !http2 {
-                return http_1(stream, answer).await;
-            }
-            let service =
-                service_fn(|request| async { Ok::<_, Infallible>(answer(request).await) });
-            let _ = http2::Builder::new(TokioExecutor::new())
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+    secured(config, |stream, _| async {
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        if http2 {
+            http_2(stream, answer).await;
+        } else {
+            http_1(stream, answer).await;
         }
     })
     .await
+}
+
+/// Whose connections are served by `serve` once they are secured.
+async fn secured<F>(
+    config: Arc<ServerConfig>,
+    serve: impl Fn(TlsStream<TcpStream>, usize) -> F + Clone + Send + Sync + 'static,
+) -> Server
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    Server::raw(move |stream, number| {
+        let acceptor = TlsAcceptor::from(config.clone());
+        let serve = serve.clone();
+        async move {
+            if let Ok(stream) = acceptor.accept(stream).await {
+                serve(stream, number).await;
+            }
+        }
+    })
+    .await
+}
+
+async fn http_2<F>(
+    stream: TlsStream<TcpStream>,
+    answer: impl Fn(Request<Incoming>) -> F + Clone + Send,
+) where
+    F: Future<Output = Reply> + Send + 'static,
+{
+    let service = service_fn(|request| {
+        let answer = answer(request);
+        async { Ok::<_, Infallible>(answer.await) }
+    });
+    let _ = http2::Builder::new(TokioExecutor::new())
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
 async fn answer(request: Request<Incoming>) -> Reply {
@@ -66,12 +93,13 @@ async fn answer(request: Request<Incoming>) -> Reply {
     response
 }
 
+fn outside(roots: RootCertStore) -> Outside {
+    let names = Names::new(&[&["127.0.0.1"]]);
+    Outside::new().trust(roots).resolver(names)
+}
+
 fn world(roots: RootCertStore) -> World {
-    World::new(
-        &Outside::new()
-            .trust(roots)
-            .resolver(Names::new(&[&["127.0.0.1"]])),
-    )
+    World::new(&outside(roots))
 }
 
 #[tokio::test]
@@ -153,4 +181,33 @@ async fn servers_have_to_be_who_they_say() {
     let url = format!("https://a.test:{}/", unknown.port);
     let failed = within(get(&main, &url)).await.unwrap_err();
     assert!(matches!(failed, Error::TlsCertificateError), "{failed:?}");
+}
+
+#[tokio::test]
+async fn who_waits_for_a_connection_gets_a_part_of_one_that_is_new() {
+    let (roots, config) = authority("a.test", &["h2"]);
+    // Answers nobody before two have asked.
+    let both = Arc::new(Barrier::new(2));
+    let server = secured(config, move |stream, _| {
+        let both = both.clone();
+        http_2(stream, move |_| {
+            let both = both.clone();
+            async move {
+                both.wait().await;
+                reply("ok")
+            }
+        })
+    })
+    .await;
+    let mut outside = outside(roots);
+    outside.max_connections = 1;
+    let world = World::new(&outside);
+    let main = world.component(&["a.test", "127.0.0.1"]);
+    let url = format!("https://a.test:{}/", server.port);
+    let (first, second) = within(futures::future::join(get(&main, &url), get(&main, &url))).await;
+    assert_eq!(
+        (first.unwrap(), second.unwrap()),
+        ("ok".into(), "ok".into())
+    );
+    assert_eq!(server.connections(), 1);
 }
