@@ -164,10 +164,13 @@ async fn speak(
         closing: call.pool().closing(),
     };
     if http2 {
+        let pings = &call.pool().outside.pings;
         let (sender, connection) = http2::Builder::new(driver.clone())
             .timer(TokioTimer::new())
             .initial_connection_window_size(WINDOW)
             .initial_stream_window_size(STREAM_WINDOW)
+            .keep_alive_interval(Some(pings.silence))
+            .keep_alive_timeout(pings.answer)
             .handshake(io)
             .await?;
         let parts = Http2Parts {

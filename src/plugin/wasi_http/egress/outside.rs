@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use futures::future::BoxFuture;
@@ -33,10 +34,32 @@ pub(in super::super) struct Outside {
     pub networks: Arc<[BlockedNetwork]>,
     /// Connections that one workload may have open.
     pub max_connections: usize,
+    pub pings: Pings,
     pub totals: Arc<Totals>,
     resolver: Arc<dyn Resolve>,
     lookups: Arc<Semaphore>,
     tls: Arc<OnceCell<ClientConfig>>,
+}
+
+/// How a server of HTTP/2 is found to be gone that did not say so. Every further call would go to it for as long as the system
+/// sends again, a quarter of an hour. A connection without calls is not asked: nobody waits there, and it is closed soon.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct Pings {
+    /// A server that has calls to answer and says nothing for so long is asked whether it is there.
+    pub silence: Duration,
+    /// What it may take to answer.
+    pub answer: Duration,
+}
+
+impl Default for Pings {
+    /// Most guests have 60 seconds for a request, so one that meets the gap learns of it, and the next one finds a new connection.
+    /// More often would be rude to a server that takes its time, and some hang up on those who ask every few seconds.
+    fn default() -> Self {
+        Self {
+            silence: Duration::from_secs(30),
+            answer: Duration::from_secs(10),
+        }
+    }
 }
 
 /// Counts of all workloads of a server.
@@ -99,6 +122,7 @@ impl Outside {
         Self {
             networks: Arc::default(),
             max_connections: MAX_CONNECTIONS,
+            pings: Pings::default(),
             totals: Arc::default(),
             resolver: Arc::new(System),
             lookups: Arc::new(Semaphore::new(LOOKUPS)),

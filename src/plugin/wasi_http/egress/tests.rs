@@ -26,7 +26,10 @@ use tokio::{
     sync::{OwnedSemaphorePermit, broadcast, mpsc},
 };
 
-use super::{outside::Resolve, *};
+use super::{
+    outside::{Pings, Resolve},
+    *,
+};
 use crate::plugin::{Notice, testing::workload};
 
 mod judging;

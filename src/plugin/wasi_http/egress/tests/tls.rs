@@ -5,7 +5,7 @@ use rustls::{
     RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer},
 };
-use tokio::sync::Barrier;
+use tokio::sync::{Barrier, Notify};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::*;
@@ -210,4 +210,41 @@ async fn who_waits_for_a_connection_gets_a_part_of_one_that_is_new() {
         ("ok".into(), "ok".into())
     );
     assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_whose_server_is_gone_without_a_word_is_given_up() {
+    let (roots, config) = authority("a.test", &["h2"]);
+    let (gone, goes) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let word = goes.clone();
+    let reached = gone.clone();
+    let server = secured(config, move |stream, number| {
+        let (gone, goes) = (reached.clone(), word.clone());
+        async move {
+            let mut serving = Box::pin(http_2(stream, |_| async { reply("ok") }));
+            tokio::select! {
+                () = &mut serving => return,
+                () = goes.notified(), if number == 0 => {}
+            }
+            gone.notify_one();
+            // It is open still, but nobody is there.
+            std::future::pending().await
+        }
+    })
+    .await;
+    let mut outside = outside(roots);
+    outside.pings = Pings {
+        silence: Duration::from_millis(200),
+        answer: Duration::from_millis(200),
+    };
+    let world = World::new(&outside);
+    let main = world.component(&["a.test", "127.0.0.1"]);
+    let url = format!("https://a.test:{}/", server.port);
+    assert_eq!(within(get(&main, &url)).await.unwrap(), "ok");
+    goes.notify_one();
+    within(gone.notified()).await;
+    let lost = within(get(&main, &url)).await;
+    assert!(lost.is_err(), "{lost:?}");
+    assert_eq!(within(get(&main, &url)).await.unwrap(), "ok");
+    assert_eq!(server.connections(), 2);
 }
