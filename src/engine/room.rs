@@ -91,6 +91,19 @@ impl Room {
         }
     }
 
+    /// Waits for a place. Bounding the time is the caller's affair.
+    pub async fn enter(self: &Arc<Self>) -> Place {
+        let _waiting = self.queue(u32::MAX);
+        loop {
+            let mut freed = pin!(self.freed.notified());
+            freed.as_mut().enable();
+            if let Some(place) = self.try_enter() {
+                return place;
+            }
+            freed.await;
+        }
+    }
+
     /// Waits, with at most `others` before it, until `attempt` succeeds; none if too many wait already. An attempt that fails
     /// says which room was full. Bounding the time is the caller's affair.
     pub async fn wait_for<T>(
@@ -218,6 +231,17 @@ mod tests {
         assert!(second.now_or_never().unwrap().is_none());
         drop(held);
         assert!(first.as_mut().now_or_never().unwrap().is_some());
+    }
+
+    #[test]
+    fn whoever_needs_only_the_engine_waits_for_that() {
+        let engine = Arc::new(Room::new(1));
+        let held = engine.try_enter().unwrap();
+        let mut enters = Box::pin(engine.enter());
+        assert!(enters.as_mut().now_or_never().is_none());
+        drop(held);
+        assert!(enters.as_mut().now_or_never().is_some());
+        assert_eq!((engine.used(), engine.waiting()), (0, 0));
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub struct Run {
 /// What it does now.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RunState {
-    /// It is not to run yet: its generation does not serve yet, or another host runs it.
+    /// It is not to run yet: its generation does not serve yet, another host runs it, or all instances are in use.
     Held,
     /// It runs.
     Running {

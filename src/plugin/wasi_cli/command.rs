@@ -17,7 +17,7 @@ use super::{
     restart::{History, Next, Rule, ran},
 };
 use crate::{
-    engine::InstanceLimits,
+    engine::{InstanceLimits, Place},
     fault::{Fault, Reason, Stage},
     plugin::{Linked, Run, RunState, StoreState, StoreTemplate},
     spec::{Ended, Exit},
@@ -137,10 +137,12 @@ impl Command {
         let held = HeldOnDrop(&self.state);
         let mut history = History::default();
         loop {
+            let place = self.place().await;
             let (since, started) = (SystemTime::now(), Instant::now());
             self.state
                 .change(|run| run.state = RunState::Running { since });
             let exit = self.once().await;
+            drop(place);
             let next = self
                 .rule
                 .next(&mut history, &exit, ran(started, Instant::now()));
@@ -168,6 +170,23 @@ impl Command {
             });
         }
         drop(held);
+    }
+
+    /// A place in the engine's room, as each instance of a component has one. It begins late where all are in use, and does not
+    /// fail for want of a slot.
+    async fn place(&self) -> Place {
+        let room = self.template.room();
+        if let Some(place) = room.try_enter() {
+            return place;
+        }
+        let Label {
+            namespace,
+            workload,
+        } = &self.label;
+        let (component, limit) = (&self.component, room.limit());
+        tracing::warn!(%namespace, %workload, %component, limit, "all instances are in use; the run waits for one");
+        self.state.change(|run| run.state = RunState::Held);
+        room.enter().await
     }
 
     /// One run, in a store of its own.

@@ -274,6 +274,39 @@ async fn nothing_runs_before_the_generation_serves_or_while_it_is_held() {
 }
 
 #[tokio::test]
+async fn a_command_has_a_place_of_the_engine_and_waits_for_one() {
+    let prepared = |bytes, policy| async move {
+        let change = |workload: &mut spec::Workload| {
+            workload.commands.restart_policy = Some(policy);
+        };
+        Begun::prepared(bytes, change).await
+    };
+    let job = command(OK);
+    let mut begun = prepared(&job, RestartPolicy::Never).await;
+    let room = begun.0.linked[0].template.room().clone();
+    let mut full: Vec<_> = std::iter::from_fn(|| room.try_enter()).collect();
+    begun.0.binding.run();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(begun.run().state, RunState::Held);
+    full.pop();
+    assert_eq!(begun.ended().await, Exit::Completed);
+    drop(full);
+
+    let spins = command(SPIN);
+    let mut begun = prepared(&spins, RestartPolicy::Always).await;
+    let room = begun.0.linked[0].template.room().clone();
+    begun.0.binding.run();
+    begun
+        .until(|run| matches!(run.state, RunState::Running { .. }))
+        .await;
+    assert_eq!(room.used(), 1);
+    drop(begun);
+    while room.used() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
 async fn what_has_ended_for_good_is_not_run_again() {
     let ended = Ended {
         exit: Exit::Completed,

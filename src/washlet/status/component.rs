@@ -176,7 +176,7 @@ fn of_run(run: &Run) -> State {
         ),
         _ => (
             "Held",
-            "It runs once this host is the one to run it.".to_owned(),
+            "It runs once this host is the one to run it and has room for it.".to_owned(),
         ),
     };
     State {
