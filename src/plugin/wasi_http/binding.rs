@@ -11,7 +11,7 @@ use super::{
     egress::{Egress, Outside, Pool},
     flight::Flight,
     handler::{Export, Handler, Label},
-    instances::Instances,
+    instances::{Instances, tend},
     route::Route,
     routes::{Claim, Standing, Token},
     serve::Ingress,
@@ -208,7 +208,7 @@ impl Binding for Bound {
         ));
         let handler = Arc::new(Handler {
             shared: Shared::of(&instances, called.reuse),
-            instances: instances.clone(),
+            instances,
             timeout: called.timeout,
             lane: Lane::new(self.ingress.slow.get().cloned()),
             flight: Flight::default(),
@@ -216,7 +216,7 @@ impl Binding for Bound {
             label: self.label.clone(),
         });
         if let Some(reuse) = called.reuse {
-            tokio::spawn(Instances::tend(Arc::downgrade(&instances), reuse));
+            tokio::spawn(tend(Arc::downgrade(&handler), reuse));
         }
         let claim = Claim {
             routes: self.routes(),

@@ -6,7 +6,7 @@
 
 use std::{
     num::NonZeroU32,
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -20,6 +20,10 @@ use crate::{
     plugin::{StoreState, StoreTemplate},
     spec,
 };
+
+mod tend;
+
+pub(super) use tend::tend;
 
 /// Longest wait for an instance when all are in use. Clients and proxies give up after some more.
 const WAIT: Duration = Duration::from_secs(10);
@@ -168,6 +172,11 @@ impl Instances {
         if reuse.max_invocations.is_some_and(spent) || !self.adopt(&mut instance) {
             return;
         }
+        self.keep(instance, reuse);
+    }
+
+    /// Keeps an instance of the pool for whoever asks next.
+    fn keep(&self, mut instance: Instance, reuse: spec::Reuse) {
         instance.idle_since = reuse.idle.map(|_| Instant::now());
         lock(&self.idle).push(instance);
         self.room.wake_one();
@@ -180,66 +189,7 @@ impl Instances {
         }
         instance.pooled.is_some()
     }
-
-    /// Makes the instances that are kept whatever happens, and gives up others that nobody has needed for a while. Ends when
-    /// the component is not called any more.
-    pub async fn tend(this: Weak<Self>, reuse: spec::Reuse) {
-        loop {
-            let Some(instances) = this.upgrade() else {
-                return;
-            };
-            instances.fill(reuse).await;
-            if let Some(idle) = reuse.idle {
-                instances.shrink(reuse, Instant::now(), idle);
-            }
-            drop(instances);
-            time::sleep(
-                reuse
-                    .idle
-                    .map_or(TEND, |idle| (idle / 4).clamp(TEND_LEAST, TEND)),
-            )
-            .await;
-        }
-    }
-
-    /// Makes what is missing to the least number of instances.
-    async fn fill(&self, reuse: spec::Reuse) {
-        while self.pool.used() < reuse.min_instances {
-            let Ok(mut instance) = self.make() else {
-                return;
-            };
-            if instance.started(&self.export).await.is_err() || !self.adopt(&mut instance) {
-                // A component that fails to start fails with its first request too, which says so.
-                return;
-            }
-            instance.idle_since = reuse.idle.map(|_| Instant::now());
-            lock(&self.idle).push(instance);
-            self.room.wake_one();
-        }
-    }
-
-    /// Gives up instances that have been idle for `limit`. The longest idle ones are at the bottom.
-    fn shrink(&self, reuse: spec::Reuse, now: Instant, limit: Duration) {
-        let spare = self.pool.used().saturating_sub(reuse.min_instances);
-        let given_up: Vec<Instance> = {
-            let mut idle = lock(&self.idle);
-            let old = idle
-                .iter()
-                .take(spare as usize)
-                .take_while(|i| i.idle_since.is_some_and(|since| now - since >= limit))
-                .count();
-            idle.drain(..old).collect()
-        };
-        // Not under the lock: it unmaps memory.
-        drop(given_up);
-    }
 }
-
-/// Time between two looks at a pool.
-const TEND: Duration = Duration::from_secs(5);
-
-/// The same for pools that shrink quickly.
-const TEND_LEAST: Duration = Duration::from_millis(250);
 
 impl Instance {
     /// The instance's store and handler. The first time the instance is made, which runs the component's start functions.

@@ -38,3 +38,40 @@ async fn a_shared_instance_stays_for_as_long_as_idle_ones_are_kept() {
         until(|| room.used() == 0).await;
     }
 }
+
+/// A component whose start function never ends.
+const SPINS: &str = r#"(component
+    (import "wasi:http/types@0.2.0" (instance $types
+        (export "incoming-request" (type (sub resource)))
+        (export "response-outparam" (type (sub resource)))))
+    (alias export $types "incoming-request" (type $request))
+    (alias export $types "response-outparam" (type $out))
+    (core module $m
+        (func $spin (loop br 0))
+        (start $spin)
+        (func (export "handle") (param i32 i32)))
+    (core instance $i (instantiate $m))
+    (func $handle (param "request" (own $request)) (param "response-out" (own $out))
+        (canon lift (core func $i "handle")))
+    (instance $handler (export "handle" (func $handle)))
+    (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))"#;
+
+#[tokio::test]
+async fn what_is_made_ahead_has_a_requests_time_to_start_and_ends_with_its_workload() {
+    let world = World::new().await;
+    let room = world.engine.room(Flavor::Plain).clone();
+    let spins = wat::parse_str(SPINS).unwrap();
+    for (timeout, ends) in [(1, false), (600, true)] {
+        let mut kit = world.kit("spins", &[]);
+        kit.workload.components[0].request_timeout = Some(Duration::from_secs(timeout));
+        kit.workload.components[0].reuse = Some(Reuse {
+            min_instances: 1,
+            ..reuse(1)
+        });
+        let served = world.serve(kit, &spins).await;
+        until(|| room.used() == 1).await;
+        let served = Some(served).filter(|_| !ends);
+        until(|| room.used() == 0).await;
+        drop(served);
+    }
+}
