@@ -263,6 +263,8 @@ impl Binding for Bound {
                 // Until now clients were sent away; who has not come since then is told so too.
                 self.ingress.close_ports_of(running.token).await;
             }
+            // The next generation is within the same limit of memory.
+            running.handler.keep_none();
             // Until the last one has ended, new requests are told so, unless somebody else has the route.
             running.handler.flight.drain().await;
             self.release();

@@ -45,6 +45,14 @@ pub(super) struct Label {
 }
 
 impl Handler {
+    /// Gives up the instances that have no request, and keeps none from now on.
+    pub fn keep_none(&self) {
+        if let Some(shared) = &self.shared {
+            shared.close();
+        }
+        self.instances.close();
+    }
+
     /// What is there of it now; nothing that was counted.
     pub fn load(&self) -> HttpSnapshot {
         HttpSnapshot {

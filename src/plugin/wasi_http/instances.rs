@@ -5,6 +5,7 @@
 //! the processor's cache.
 
 use std::{
+    mem,
     num::NonZeroU32,
     sync::{Arc, Mutex},
     time::Duration,
@@ -56,13 +57,22 @@ pub(super) enum Proxy {
     P3(p3::Service),
 }
 
+/// Instances that have no request.
+#[derive(Default)]
+struct Idle {
+    /// The one that was used last is the last.
+    kept: Vec<Instance>,
+    /// None is kept any more.
+    closed: bool,
+}
+
 /// All instances of one component of one generation.
 pub(super) struct Instances {
     template: Arc<StoreTemplate>,
     pub export: Export,
     room: Arc<Room>,
     reuse: Option<spec::Reuse>,
-    idle: Mutex<Vec<Instance>>,
+    idle: Mutex<Idle>,
     /// Instances of the pool, idle or not.
     pool: Arc<Room>,
 }
@@ -116,7 +126,7 @@ impl Instances {
         HttpSnapshot {
             waiting: self.room.waiting().into(),
             instances: self.room.used().into(),
-            idle_instances: lock(&self.idle).len() as u64,
+            idle_instances: lock(&self.idle).kept.len() as u64,
             ..HttpSnapshot::default()
         }
     }
@@ -145,7 +155,7 @@ impl Instances {
 
     fn take_idle(&self) -> Option<Instance> {
         self.reuse?;
-        let mut instance = lock(&self.idle).pop()?;
+        let mut instance = lock(&self.idle).kept.pop()?;
         StoreState::renew(&mut instance.store);
         Some(instance)
     }
@@ -178,8 +188,27 @@ impl Instances {
     /// Keeps an instance of the pool for whoever asks next.
     fn keep(&self, mut instance: Instance, reuse: spec::Reuse) {
         instance.idle_since = reuse.idle.map(|_| Instant::now());
-        lock(&self.idle).push(instance);
+        let mut idle = lock(&self.idle);
+        if idle.closed {
+            return;
+        }
+        idle.kept.push(instance);
+        drop(idle);
         self.room.wake_one();
+    }
+
+    /// Keeps none any more: the memory of those that nobody uses is for the generation that takes over.
+    pub fn close(&self) {
+        let given_up = {
+            let mut idle = lock(&self.idle);
+            idle.closed = true;
+            mem::take(&mut idle.kept)
+        };
+        drop(given_up);
+    }
+
+    fn is_closed(&self) -> bool {
+        lock(&self.idle).closed
     }
 
     /// Counts an instance as one of the pool, if there is room in that.

@@ -40,7 +40,14 @@ mod drive;
 pub(super) struct Shared {
     instances: Arc<Instances>,
     reuse: spec::Reuse,
-    running: Mutex<Vec<Arc<Driven>>>,
+    running: Mutex<Running>,
+}
+
+#[derive(Default)]
+struct Running {
+    driven: Vec<Arc<Driven>>,
+    /// There will be no others.
+    closed: bool,
 }
 
 /// One instance, as those see it who have requests for it.
@@ -203,29 +210,39 @@ impl Shared {
     /// The least busy instance that may take another request, or a new one.
     fn driven(&self, handler: &Arc<Handler>) -> Option<Arc<Driven>> {
         let mut running = lock(&self.running);
-        running.retain(|driven| !driven.orders.is_closed());
+        let Running { driven, closed } = &mut *running;
+        driven.retain(|driven| !driven.orders.is_closed());
         let most = self.reuse.max_concurrency.get() as usize;
-        let least_busy = running
+        let least_busy = driven
             .iter()
             .filter_map(|driven| Some((driven.load().filter(|busy| *busy < most)?, driven)))
             .min_by_key(|(busy, _)| *busy);
         if let Some((_, driven)) = least_busy {
             return Some(driven.clone());
         }
-        if running.len() >= self.reuse.pool_size.get() as usize {
+        if *closed || driven.len() >= self.reuse.pool_size.get() as usize {
             return None;
         }
         let instance = self.instances.try_take_for_pool()?;
-        let kept = running.len() < self.reuse.min_instances as usize;
+        let kept = driven.len() < self.reuse.min_instances as usize;
         let orders = Orders::default();
+        driven.push(orders.driven.clone());
         let driven = orders.driven.clone();
-        running.push(driven.clone());
         let idle = self.reuse.idle.filter(|_| !kept);
         let lane = &handler.lane;
         let handler = handler.clone();
         let task = move || drive(orders, handler, instance, idle);
         tokio::spawn(Laned::shared(task, lane));
         Some(driven)
+    }
+
+    /// Lets all retire, and makes no others.
+    pub fn close(&self) {
+        let mut running = lock(&self.running);
+        running.closed = true;
+        for driven in &running.driven {
+            driven.retire();
+        }
     }
 
     /// Gives an instance a request, unless it has taken its last or its most meanwhile.

@@ -46,7 +46,7 @@ pub(in super::super) async fn tend(handler: Weak<Handler>, reuse: spec::Reuse) {
 /// Makes what is missing to the least number of instances.
 async fn fill(handler: &Arc<Handler>, reuse: spec::Reuse) {
     let instances = &handler.instances;
-    while instances.pool.used() < reuse.min_instances {
+    while instances.pool.used() < reuse.min_instances && !instances.is_closed() {
         // A component that fails to start fails with its first request too, which says so.
         let Some(mut instance) = started(handler).await else {
             return;
@@ -83,11 +83,12 @@ impl Instances {
         let given_up: Vec<Instance> = {
             let mut idle = lock(&self.idle);
             let old = idle
+                .kept
                 .iter()
                 .take(spare as usize)
                 .take_while(|i| i.idle_since.is_some_and(|since| now - since >= limit))
                 .count();
-            idle.drain(..old).collect()
+            idle.kept.drain(..old).collect()
         };
         // Not under the lock: it unmaps memory.
         drop(given_up);

@@ -75,3 +75,34 @@ async fn what_is_made_ahead_has_a_requests_time_to_start_and_ends_with_its_workl
         drop(served);
     }
 }
+
+#[tokio::test]
+async fn a_generation_that_drains_keeps_no_instance_that_has_no_request() {
+    let world = World::new().await;
+    let room = world.engine.room(Flavor::Concurrent).clone();
+    for concurrency in [1, 2] {
+        let served = serve(&world, CONCURRENT, |c| {
+            c.reuse = Some(Reuse {
+                max_concurrency: number(concurrency),
+                min_instances: 2,
+                ..reuse(4)
+            });
+        })
+        .await;
+        let all = futures::future::join_all((0..4).map(|_| world.get(CONCURRENT, "/?ms=100")));
+        assert!(all.await.iter().all(|a| status(a) == "200"));
+        until(|| world.counts(CONCURRENT).in_flight == 0).await;
+        assert!(room.used() >= 2);
+        let (last, ()) = tokio::join!(world.get(CONCURRENT, "/?ms=1500"), async {
+            until(|| world.counts(CONCURRENT).in_flight == 1).await;
+            sleep(Duration::from_millis(100)).await;
+            let drained = timeout(Duration::from_secs(10), served.binding.drain());
+            let (drained, ()) = tokio::join!(drained, until(|| room.used() == 1));
+            drained.unwrap();
+        });
+        assert_eq!(status(&last), "200");
+        // Nothing but the binding holds it now, and it has not been dropped.
+        until(|| room.used() == 0).await;
+        drop(served);
+    }
+}
