@@ -33,7 +33,7 @@ pub use compile::{CompileError, CompilerProcess, compile_worker};
 pub use compose::{Composition, OwnImport, Wire};
 pub use limits::{InstanceLimits, Refusal, SharedMemory};
 pub use memo::Memo;
-pub use room::{Full, Place, Room};
+pub use room::{Full, Keeper, Place, Room};
 pub use ticker::TICK;
 pub(crate) use ticker::ticks;
 

@@ -4,7 +4,7 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU32, Ordering},
     },
     task::Poll,
@@ -19,6 +19,13 @@ pub struct Room {
     used: AtomicU32,
     waiting: AtomicU32,
     freed: Notify,
+    keepers: Mutex<Vec<Weak<dyn Keeper>>>,
+}
+
+/// Who keeps instances that nobody uses at the moment, in case that somebody will.
+pub trait Keeper: Send + Sync {
+    /// Gives up one that it need not keep, whose place comes free by that, or soon. False if it has none.
+    fn give_up_one(&self) -> bool;
 }
 
 /// The room that one instance takes; dropping it frees the room.
@@ -37,6 +44,36 @@ impl Room {
             used: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
             freed: Notify::const_new(),
+            keepers: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Has a keeper asked when somebody needs a place and there is none.
+    pub fn add_keeper(&self, keeper: Weak<dyn Keeper>) {
+        let mut keepers = self.keepers.lock().unwrap_or_else(PoisonError::into_inner);
+        keepers.retain(|keeper| keeper.strong_count() > 0);
+        keepers.push(keeper);
+    }
+
+    /// Has one of the keepers give up an instance. False if there is none.
+    #[must_use]
+    pub fn make_room(&self) -> bool {
+        let keepers: Vec<Arc<dyn Keeper>> = {
+            let mut keepers = self.keepers.lock().unwrap_or_else(PoisonError::into_inner);
+            // In turn, so that it is not always the same one that loses.
+            if !keepers.is_empty() {
+                keepers.rotate_left(1);
+            }
+            keepers.iter().filter_map(Weak::upgrade).collect()
+        };
+        // Not under the lock: it unmaps memory.
+        keepers.iter().any(|keeper| keeper.give_up_one())
+    }
+
+    /// Somebody keeps an instance from now on. If there is no place, one of those who wait for one may ask for it.
+    pub fn offer(&self) {
+        if self.waiting() > 0 && self.used() >= self.limit {
+            self.wake_one();
         }
     }
 
@@ -98,6 +135,11 @@ impl Room {
             let mut freed = pin!(self.freed.notified());
             freed.as_mut().enable();
             if let Some(place) = self.try_enter() {
+                return place;
+            }
+            if self.make_room()
+                && let Some(place) = self.try_enter()
+            {
                 return place;
             }
             freed.await;
@@ -231,6 +273,39 @@ mod tests {
         assert!(second.now_or_never().unwrap().is_none());
         drop(held);
         assert!(first.as_mut().now_or_never().unwrap().is_some());
+    }
+
+    /// Keeps one instance.
+    struct Keeps(Mutex<Option<Place>>);
+
+    impl Keeper for Keeps {
+        fn give_up_one(&self) -> bool {
+            self.0.lock().unwrap().take().is_some()
+        }
+    }
+
+    #[test]
+    fn what_somebody_keeps_is_for_whoever_needs_a_place() {
+        let engine = Arc::new(Room::new(2));
+        let keepers = [(); 2].map(|()| Arc::new(Keeps(Mutex::new(engine.try_enter()))));
+        for keeper in &keepers {
+            let keeper: Weak<Keeps> = Arc::downgrade(keeper);
+            engine.add_keeper(keeper);
+        }
+        let [gone, left] = keepers;
+        let other = gone.0.lock().unwrap().take();
+        drop(gone);
+        let entered = engine.enter().now_or_never().unwrap();
+        assert!(left.0.lock().unwrap().is_none());
+        assert!(!engine.make_room());
+
+        // One that is kept only later.
+        let mut enters = Box::pin(engine.enter());
+        assert!(enters.as_mut().now_or_never().is_none());
+        *left.0.lock().unwrap() = Some(entered);
+        engine.offer();
+        assert!(enters.as_mut().now_or_never().is_some());
+        drop(other);
     }
 
     #[test]

@@ -1,6 +1,11 @@
 //! One generation of a workload, as the HTTP server sees it: which component it calls, its routes, and what it may call.
 
-use std::{mem, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    mem,
+    num::NonZeroU32,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use tokio::{sync::Notify, time};
@@ -216,7 +221,9 @@ impl Binding for Bound {
             label: self.label.clone(),
         });
         if let Some(reuse) = called.reuse {
-            tokio::spawn(tend(Arc::downgrade(&handler), reuse));
+            let keeper: Weak<Handler> = Arc::downgrade(&handler);
+            linked.template.room().add_keeper(keeper.clone());
+            tokio::spawn(tend(keeper, reuse));
         }
         let claim = Claim {
             routes: self.routes(),

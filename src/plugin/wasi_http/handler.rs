@@ -11,6 +11,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
+    engine::Keeper,
     fault::{Fault, Reason, Stage},
     plugin::{Linked, StoreState, lane::Lane},
 };
@@ -59,6 +60,13 @@ impl Handler {
             in_flight: self.flight.count().into(),
             ..self.instances.load()
         }
+    }
+}
+
+impl Keeper for Handler {
+    fn give_up_one(&self) -> bool {
+        let shared = self.shared.as_ref();
+        self.instances.give_up_one() || shared.is_some_and(Shared::give_up_one)
     }
 }
 

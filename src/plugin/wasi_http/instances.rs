@@ -110,15 +110,24 @@ impl Instances {
 
     /// Waits until an attempt to find an instance succeeds. None if none does for the time that a request may wait, or too many
     /// wait already.
-    pub async fn wait_for<T>(&self, attempt: impl FnMut() -> Result<T, Full>) -> Option<T> {
+    pub async fn wait_for<T>(&self, mut attempt: impl FnMut() -> Result<T, Full>) -> Option<T> {
         let waiting = self.room.limit().saturating_mul(WAITING);
-        let wait = self.room.wait_for(self.template.room(), waiting, attempt);
+        let engine = self.template.room();
+        // A request is worth more than an instance that another workload keeps for one that might come.
+        let attempt = || match attempt() {
+            Err(Full::Engine) if engine.make_room() => attempt(),
+            tried => tried,
+        };
+        let wait = self.room.wait_for(engine, waiting, attempt);
         time::timeout(WAIT, wait).await.ok().flatten()
     }
 
-    /// Tells one of the requests that wait to look again: one that an instance had besides others has ended.
-    pub fn slot_freed(&self) {
+    /// Tells one of the requests that wait to look again: one of a shared instance has ended, which `is_idle` now or not.
+    pub fn slot_freed(&self, is_idle: bool) {
         self.room.wake_one();
+        if is_idle {
+            self.template.room().offer();
+        }
     }
 
     /// How many there are, and how many requests wait for one.
@@ -195,6 +204,7 @@ impl Instances {
         idle.kept.push(instance);
         drop(idle);
         self.room.wake_one();
+        self.template.room().offer();
     }
 
     /// Keeps none any more: the memory of those that nobody uses is for the generation that takes over.

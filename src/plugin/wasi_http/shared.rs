@@ -12,13 +12,11 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use http::Request;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
-    task::unconstrained,
     time::{self, Instant},
 };
 use wasmtime_wasi_http::WasiBody;
@@ -236,6 +234,17 @@ impl Shared {
         Some(driven)
     }
 
+    /// Lets one retire that has no request, if it need not be kept.
+    pub fn give_up_one(&self) -> bool {
+        let mut running = lock(&self.running);
+        running.driven.retain(|driven| !driven.orders.is_closed());
+        let retired = |driven: &&Arc<Driven>| driven.load().is_none();
+        let leaving = running.driven.iter().filter(retired).count();
+        // The first ones are those that are kept.
+        let mut driven = running.driven.iter().rev();
+        self.instances.has_spare(leaving) && driven.any(|driven| driven.retire_idle())
+    }
+
     /// Lets all retire, and makes no others.
     pub fn close(&self) {
         let mut running = lock(&self.running);
@@ -298,6 +307,18 @@ impl Driven {
         self.retired.notify_one();
     }
 
+    /// The same if it has nothing to do; false if it has, or did so before.
+    fn retire_idle(&self) -> bool {
+        let mut state = lock(&self.state);
+        let retires = !state.retired && state.in_flight.is_empty();
+        state.retired |= retires;
+        drop(state);
+        if retires {
+            self.retired.notify_one();
+        }
+        retires
+    }
+
     /// Whether it has nothing to do, and will not get anything.
     fn is_done(&self) -> bool {
         let state = lock(&self.state);
@@ -309,43 +330,6 @@ impl Driven {
         let in_flight = lock(&self.state).in_flight.remove(&id);
         self.retire();
         in_flight
-    }
-
-    /// Ready when nothing that is in flight may go on. Meanwhile it lets the instance retire, if a request is out of time or
-    /// none has come for as long as an idle instance is kept.
-    async fn overdue(&self, idle: Option<Duration>) {
-        loop {
-            let (first, last) = {
-                let state = lock(&self.state);
-                let deadlines = || state.in_flight.values().map(|f| f.deadline);
-                (deadlines().min(), deadlines().max())
-            };
-            let now = Instant::now();
-            if last.is_some_and(|last| last <= now) {
-                return;
-            }
-            if first.is_some_and(|first| first <= now) {
-                self.retire();
-            }
-            let is_idle = last.is_none();
-            let next = match (first, last) {
-                (Some(first), _) if first > now => Some(first),
-                (_, Some(last)) => Some(last),
-                _ => idle.map(|idle| now + idle),
-            };
-            // Guests may use up Tokio's budget.
-            let next = unconstrained(async {
-                match next {
-                    Some(next) => time::sleep_until(next).await,
-                    None => std::future::pending().await,
-                }
-            });
-            tokio::select! {
-                () = self.changed.notified() => {}
-                // One that was in flight then may have ended long before its deadline, and says nothing of idleness.
-                () = next => if is_idle && lock(&self.state).in_flight.is_empty() { self.retire() },
-            }
-        }
     }
 }
 

@@ -93,4 +93,19 @@ impl Instances {
         // Not under the lock: it unmaps memory.
         drop(given_up);
     }
+
+    /// Gives up the instance that has been idle for the longest time, if it need not be kept.
+    pub fn give_up_one(&self) -> bool {
+        let given_up = {
+            let mut idle = lock(&self.idle);
+            (!idle.kept.is_empty() && self.has_spare(0)).then(|| idle.kept.remove(0))
+        };
+        given_up.is_some()
+    }
+
+    /// Whether there are more instances in the pool than have to be, without so many that are `leaving` it.
+    pub fn has_spare(&self, leaving: usize) -> bool {
+        let least = self.reuse.map_or(0, |reuse| reuse.min_instances);
+        (self.pool.used() as usize).saturating_sub(leaving) > least as usize
+    }
 }

@@ -8,7 +8,11 @@ use std::{
 };
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::unconstrained,
+    time::{self, Instant},
+};
 
 use super::{
     super::{
@@ -161,10 +165,47 @@ impl Driven {
         if let Some(in_flight) = in_flight {
             in_flight.end(Outcome::Done);
         }
-        handler.instances.slot_freed();
+        handler.instances.slot_freed(is_last);
         // Nobody has to know since when an instance is idle that is kept for ever.
         if is_last && idle.is_some() {
             self.changed.notify_one();
+        }
+    }
+
+    /// Ready when nothing that is in flight may go on. Meanwhile it lets the instance retire, if a request is out of time or
+    /// none has come for as long as an idle instance is kept.
+    async fn overdue(&self, idle: Option<Duration>) {
+        loop {
+            let (first, last) = {
+                let state = lock(&self.state);
+                let deadlines = || state.in_flight.values().map(|f| f.deadline);
+                (deadlines().min(), deadlines().max())
+            };
+            let now = Instant::now();
+            if last.is_some_and(|last| last <= now) {
+                return;
+            }
+            if first.is_some_and(|first| first <= now) {
+                self.retire();
+            }
+            let is_idle = last.is_none();
+            let next = match (first, last) {
+                (Some(first), _) if first > now => Some(first),
+                (_, Some(last)) => Some(last),
+                _ => idle.map(|idle| now + idle),
+            };
+            // Guests may use up Tokio's budget.
+            let next = unconstrained(async {
+                match next {
+                    Some(next) => time::sleep_until(next).await,
+                    None => std::future::pending().await,
+                }
+            });
+            tokio::select! {
+                () = self.changed.notified() => {}
+                // One that was in flight then may have ended long before its deadline, and says nothing of idleness.
+                () = next => if is_idle { self.retire_idle(); },
+            }
         }
     }
 }

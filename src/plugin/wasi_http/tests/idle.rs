@@ -106,3 +106,40 @@ async fn a_generation_that_drains_keeps_no_instance_that_has_no_request() {
         drop(served);
     }
 }
+
+#[tokio::test]
+async fn instances_that_nobody_uses_give_way_to_a_request_of_another_workload() {
+    let world = World::new().await;
+    let room = world.engine.room(Flavor::Concurrent).clone();
+    for concurrency in [1, 2] {
+        let other = world.kit("other", &[("host", "other")]);
+        let _other = world.serve(other, &guest("hello-p3")).await;
+        let served = serve(&world, CONCURRENT, |c| {
+            c.reuse = Some(Reuse {
+                max_concurrency: number(concurrency),
+                min_instances: 1,
+                ..reuse(2)
+            });
+        })
+        .await;
+        // Two of them at a time, whether or not they are shared.
+        let calls = (0..concurrency + 1).map(|_| world.get(CONCURRENT, "/?ms=300"));
+        futures::future::join_all(calls).await;
+        until(|| world.counts(CONCURRENT).in_flight == 0 && room.used() == 2).await;
+        let mut full: Vec<_> = std::iter::from_fn(|| room.try_enter()).collect();
+        assert_eq!(status(&world.get("other", "/").await), "200");
+        until(|| world.counts("other").instances == 0).await;
+        // The one that is to be there whatever happens stays.
+        full.extend(std::iter::from_fn(|| room.try_enter()));
+        let (answer, ()) = tokio::join!(world.get("other", "/"), async {
+            until(|| world.counts("other").waiting == 1).await;
+            sleep(Duration::from_millis(200)).await;
+            assert_eq!(world.counts("other").waiting, 1);
+            full.pop();
+        });
+        assert_eq!(status(&answer), "200");
+        assert_eq!(world.counts(CONCURRENT).instances, 1);
+        drop((served, full));
+        until(|| room.used() == 0).await;
+    }
+}
