@@ -56,17 +56,12 @@ async fn what_is_dropped_is_cut() {
 async fn a_new_generation_takes_over() {
     let world = World::new().await;
     let first = world.serve(world.kit("app", &[]), &guest("v1")).await;
-    let body = |response: String| {
-        response
-            .split("\r\n\r\n")
-            .nth(1)
-            .unwrap_or_default()
-            .to_owned()
-    };
+    // A guest that is interrupted on a busy machine has its answer sent in chunks.
+    let body = |response: String| ["v1", "v2"].into_iter().find(|v| response.contains(v));
     let old = body(world.get("a", "/").await);
     let second = world.serve(world.kit("app", &[]), &guest("v2")).await;
     let new = body(world.get("a", "/").await);
-    assert_ne!(old, new);
+    assert_eq!((old, new), (Some("v1"), Some("v2")));
     assert!(first.binding.fault().is_none() && second.binding.fault().is_none());
     first.binding.drain().await;
     drop(first);
