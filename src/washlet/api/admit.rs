@@ -78,6 +78,8 @@ fn visit(schema: &JSONSchemaProps, value: &Value, path: &str, unknown: &mut Vec<
 /// Does to an object what the API server does before anybody else sees it: drops nulls (`components:` with nothing after it
 /// is no `components`), adds an absent `spec`, and returns the unknown fields, which the API server would drop too.
 pub fn admit(object: &mut Value) -> Vec<String> {
+    // A misspelt field is one with nothing after it, too.
+    let unknown = unknown_fields(object);
     prune_nulls(object);
     let workload = object.get("kind").and_then(Value::as_str) == Some("Workload");
     if let Some(fields) = object.as_object_mut().filter(|_| workload) {
@@ -85,7 +87,7 @@ pub fn admit(object: &mut Value) -> Vec<String> {
             .entry("spec")
             .or_insert_with(|| Value::Object(Map::new()));
     }
-    unknown_fields(object)
+    unknown
 }
 
 fn prune_nulls(object: &mut Value) {

@@ -128,8 +128,8 @@ fn host_has_its_fields_at_the_top() {
 
 #[test]
 fn admission_without_a_server() {
-    let object = json!({ "apiVersion": "runtime.wasmcloud.dev/v1alpha1", "kind": "Workload", "metadata": {}, "spec": null, "spce": 1 });
+    let object = json!({ "apiVersion": "runtime.wasmcloud.dev/v1alpha1", "kind": "Workload", "metadata": {}, "spec": null, "spce": 1, "spacs": null });
     let mut admitted = object.clone();
-    assert_eq!(admit(&mut admitted), ["spce"]);
+    assert_eq!(admit(&mut admitted), ["spacs", "spce"]);
     assert!(serde_json::from_value::<Workload>(admitted).is_ok());
 }

@@ -189,7 +189,7 @@ impl Reader {
         };
         match (header.api_version.as_str(), header.kind.as_str()) {
             (group, "Workload") if group.starts_with("runtime.wasmcloud.dev/") => {
-                self.workload(document, &content)
+                self.workload(document, content)
             }
             ("v1", "Secret") => {
                 if let Some(mut secret) = self.typed::<Secret>(document, &content) {
@@ -262,13 +262,13 @@ impl Reader {
         self.outcomes.insert(key, Outcome::Found(content));
     }
 
-    fn workload(&mut self, document: &Document, content: &Value) {
-        for field in api::unknown_fields(content) {
+    fn workload(&mut self, document: &Document, mut content: Value) {
+        for field in api::admit(&mut content) {
             let message =
                 format!("`{field}` is no field of a Workload; mend the name, or remove it");
             self.problem(&document.file, Some(document.line_of(&field)), message);
         }
-        let Some(mut workload) = self.typed::<api::Workload>(document, content) else {
+        let Some(mut workload) = self.typed::<api::Workload>(document, &content) else {
             return;
         };
         workload
@@ -445,3 +445,6 @@ fn stamp(files: &[PathBuf]) -> u64 {
     }
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,6 +29,7 @@ impl fmt::Display for Problem {
 pub struct ManifestError(pub Vec<Problem>);
 
 /// One YAML document.
+#[derive(Debug)]
 pub(super) struct Document {
     pub file: PathBuf,
     /// Folder that `file:` images are relative to.
