@@ -6,15 +6,14 @@
 mod files;
 mod jobs;
 mod manifest;
+mod reload;
 mod report;
 mod screen;
 mod table;
 
 use std::{
-    collections::{BTreeSet, HashMap},
     io,
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
@@ -24,11 +23,7 @@ use super::{
     shutdown::Shutdown,
     standard::{Http, SetupError, Standard},
 };
-use crate::{
-    engine::CompilerProcess,
-    host::Host,
-    spec::{self, BlockedNetwork},
-};
+use crate::{engine::CompilerProcess, spec::BlockedNetwork};
 
 pub use manifest::{ManifestError, Problem};
 pub use screen::Screen;
@@ -91,7 +86,8 @@ pub enum RunError {
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<u8, RunError> {
     // An error means that the program has chosen one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut loaded = manifest::load(&config.paths).map_err(|rejected| rejected.error)?;
+    let mut loaded = manifest::load(&config.paths, &manifest::Before::default())
+        .map_err(|rejected| rejected.error)?;
     let temporary = tempfile::tempdir().map_err(RunError::StateDir)?;
     let state = config
         .state_dir
@@ -126,11 +122,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<u8, RunError> {
         jobs::once(&mut loaded.workloads);
     }
     let mut host_changes = host.changes();
-    let mut running = Running {
-        host: host.clone(),
-        ids: BTreeSet::new(),
-    };
-    running.state(&loaded.workloads);
+    let mut running = reload::Running::new(host.clone(), config.paths, loaded);
     let mut redraw = tokio::time::interval(REDRAW);
     redraw.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -140,31 +132,16 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<u8, RunError> {
                 match id {
                     Ok(id) => report.observed(&id, host.observe(&id)),
                     // One that fell behind looks at all of them.
-                    Err(_) => running.ids.iter().for_each(|id| report.observed(id, host.observe(id))),
+                    Err(_) => running.ids().for_each(|id| report.observed(id, host.observe(id))),
                 }
-                if unwatched && let Some(code) = jobs::exit_code(&host.list(), running.ids.len()) {
+                if unwatched && let Some(code) = jobs::exit_code(&host.list(), running.ids().count()) {
                     host.stop(DRAIN_LIMIT).await;
                     return Ok(code);
                 }
             },
-            replaced = files::changed(&watcher) => {
-                // Watched before it is read, so that nothing is missed in between.
-                if let Some(watcher) = watcher.as_mut().filter(|_| replaced) {
-                    watcher.again();
-                }
-                let files = match manifest::load(&config.paths) {
-                    Ok(loaded) => {
-                        report.loaded(&loaded);
-                        running.state(&loaded.workloads);
-                        loaded.files
-                    }
-                    Err(rejected) => {
-                        report.broken(&rejected.error);
-                        rejected.files
-                    }
-                };
+            change = running.change(&watcher) => {
                 if let Some(watcher) = &mut watcher {
-                    watcher.follow(&files);
+                    running.reload(change, watcher, &mut report);
                 }
             },
             _ = redraw.tick(), if has_screen => report.draw(counts),
@@ -185,25 +162,6 @@ impl Drop for GivenBack {
     fn drop(&mut self) {
         if let Some(screen) = &self.0 {
             screen.close();
-        }
-    }
-}
-
-/// What the host was told.
-struct Running {
-    host: Arc<Host>,
-    ids: BTreeSet<spec::WorkloadId>,
-}
-
-impl Running {
-    /// States these workloads, and no others.
-    fn state(&mut self, workloads: &HashMap<spec::WorkloadId, spec::Workload>) {
-        for gone in self.ids.iter().filter(|id| !workloads.contains_key(*id)) {
-            self.host.remove(gone);
-        }
-        self.ids = workloads.keys().cloned().collect();
-        for workload in workloads.values() {
-            self.host.set(workload.clone());
         }
     }
 }

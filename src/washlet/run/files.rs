@@ -50,7 +50,7 @@ pub(super) fn watch(
         let news = match &event {
             Ok(event) => told.lock().apply(event, now),
             // Events may be lost: better to look at everything once too often.
-            Err(_) => told.lock().anything(now),
+            Err(_) => told.lock().lost(now),
         };
         if news {
             told.rung.notify_one();
@@ -96,6 +96,14 @@ impl Watcher {
     pub fn again(&mut self) {
         self.watched.clear();
         self.watch_more();
+    }
+
+    /// Files that somebody has written to and not closed since, without symbolic links.
+    pub fn being_written(&self) -> BTreeSet<PathBuf> {
+        let open = self.shared.lock().open().clone();
+        open.into_iter()
+            .filter_map(|f| f.canonicalize().ok())
+            .collect()
     }
 
     fn watch_more(&mut self) {

@@ -1,12 +1,12 @@
 //! From files to desired states: finds YAML, takes it apart, and says file, line and field of all that is wrong.
 
 mod place;
+mod read;
 
 use std::{
     collections::{BTreeSet, HashMap},
     fs,
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    io::{self, Read as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -26,11 +26,10 @@ use crate::{
 
 use place::Document;
 pub use place::{ManifestError, Problem};
+pub(super) use read::Before;
 
 /// The namespace of what names none.
 const NAMESPACE: &str = "default";
-/// Most bytes of one file of YAML.
-const MAX_FILE: u64 = 16 << 20;
 
 /// All that the files say.
 #[derive(Debug, Default)]
@@ -40,6 +39,10 @@ pub(super) struct Loaded {
     pub skipped: Vec<String>,
     /// Files that, when they change, change what runs.
     pub files: BTreeSet<PathBuf>,
+    /// The file that each workload is in.
+    homes: HashMap<spec::WorkloadId, PathBuf>,
+    /// Files with documents in them.
+    filled: BTreeSet<PathBuf>,
 }
 
 /// Why there is nothing to run, and the files that may change that.
@@ -67,21 +70,52 @@ struct HeaderMeta {
 }
 
 /// Reads all paths: files, folders (their `*.yaml`, `*.yml` and `*.json`, not deeper), and `-`.
-pub(super) fn load(paths: &[PathBuf]) -> Result<Loaded, Rejected> {
-    let mut reader = Reader::default();
-    for path in paths {
-        reader.path(path);
-    }
-    let documents = std::mem::take(&mut reader.documents);
-    for document in &documents {
-        reader.document(document);
+pub(super) fn load(paths: &[PathBuf], before: &Before<'_>) -> Result<Loaded, Rejected> {
+    let found = read::read(paths, before);
+    let mut reader = Reader {
+        problems: found.problems,
+        ..Reader::default()
+    };
+    reader.loaded.files = found.files;
+    // What a document refers to may be in a file that cannot be read.
+    if reader.problems.is_empty() {
+        for document in &found.documents {
+            reader.loaded.filled.insert(document.file.clone());
+            reader.document(document);
+        }
     }
     reader.finish(paths)
 }
 
+impl Loaded {
+    /// What is to be known of the files when they are read again, while others write some of them.
+    pub fn before(&self, being_written: BTreeSet<PathBuf>) -> Before<'_> {
+        Before {
+            filled: self.filled.iter().map(PathBuf::as_path).collect(),
+            being_written,
+        }
+    }
+
+    /// Takes over the workloads that are gone from files that are still there: a file may be written in steps, each of which
+    /// closes it. Says whether there are any.
+    pub fn hold(&mut self, last: &Self) -> bool {
+        let mut held = false;
+        for (id, file) in &last.homes {
+            if let Some(workload) = last.workloads.get(id)
+                && !self.workloads.contains_key(id)
+                && file.exists()
+            {
+                self.workloads.insert(id.clone(), workload.clone());
+                self.homes.insert(id.clone(), file.clone());
+                held = true;
+            }
+        }
+        held
+    }
+}
+
 #[derive(Default)]
 struct Reader {
-    documents: Vec<Document>,
     workloads: Vec<(api::Workload, usize)>,
     places: Vec<(PathBuf, PathBuf, u64, String)>,
     outcomes: HashMap<ReferenceKey, Outcome>,
@@ -90,96 +124,6 @@ struct Reader {
 }
 
 impl Reader {
-    fn path(&mut self, path: &Path) {
-        if path == Path::new("-") {
-            let mut text = String::new();
-            match io::stdin().lock().take(MAX_FILE).read_to_string(&mut text) {
-                Ok(_) => self.split(Path::new("<stdin>"), Path::new("."), &text),
-                Err(error) => self.problem(path, None, error.to_string()),
-            }
-        } else if path.is_dir() {
-            self.folder(path);
-        } else {
-            self.file(path);
-        }
-    }
-
-    fn folder(&mut self, folder: &Path) {
-        let entries = match fs::read_dir(folder) {
-            Ok(entries) => entries,
-            Err(error) => return self.problem(folder, None, error.to_string()),
-        };
-        let mut files: Vec<PathBuf> = entries
-            .filter_map(|entry| entry.ok().map(|e| e.path()))
-            .filter(|p| {
-                p.extension()
-                    .is_some_and(|e| ["yaml", "yml", "json"].iter().any(|y| e == *y))
-                    && p.is_file()
-            })
-            .collect();
-        files.sort();
-        if files.is_empty() {
-            self.problem(
-                folder,
-                None,
-                "there is no .yaml, .yml or .json file in this folder".to_owned(),
-            );
-        }
-        for file in files {
-            self.file(&file);
-        }
-    }
-
-    fn file(&mut self, file: &Path) {
-        self.loaded.files.insert(file.to_owned());
-        let size = fs::metadata(file).map(|m| m.len());
-        match size.and_then(|size| {
-            if size > MAX_FILE {
-                Err(io::Error::other("larger than 16 MiB"))
-            } else {
-                fs::read_to_string(file)
-            }
-        }) {
-            Ok(text) => {
-                let base = file
-                    .parent()
-                    .filter(|p| !p.as_os_str().is_empty())
-                    .unwrap_or(Path::new("."));
-                self.split(file, base, &text);
-            }
-            Err(error) => self.problem(file, None, error.to_string()),
-        }
-    }
-
-    /// Takes a stream of documents apart, and remembers where each begins.
-    fn split(&mut self, file: &Path, base: &Path, text: &str) {
-        let mut document = String::new();
-        let mut begins = 1;
-        for (line, number) in text.split_inclusive('\n').zip(1..) {
-            if line.trim_end() == "---" || line.starts_with("--- ") {
-                self.keep(file, base, begins, std::mem::take(&mut document));
-                begins = number + 1;
-            } else {
-                document.push_str(line);
-            }
-        }
-        self.keep(file, base, begins, document);
-    }
-
-    fn keep(&mut self, file: &Path, base: &Path, line: u64, text: String) {
-        let empty = text
-            .lines()
-            .all(|l| l.trim().is_empty() || l.trim_start().starts_with('#') || l.starts_with('%'));
-        if !empty {
-            self.documents.push(Document {
-                file: file.to_owned(),
-                base_dir: base.to_owned(),
-                line,
-                text,
-            });
-        }
-    }
-
     fn document(&mut self, document: &Document) {
         let Some(content) = self.parse(document) else {
             return;
@@ -377,6 +321,7 @@ impl Reader {
                 }
                 desired.owner = id.clone();
                 desired.id = id.clone();
+                self.loaded.homes.insert(id.clone(), file.clone());
                 if self.loaded.workloads.insert(id.clone(), desired).is_some() {
                     self.problem(
                         &file,

@@ -94,6 +94,42 @@ async fn half_a_file_is_not_taken_for_a_whole_one() -> Result<()> {
 }
 
 #[tokio::test]
+async fn half_a_yaml_file_stops_nothing() -> Result<()> {
+    let dir = folder("reload")?;
+    let of = |name: &str, guest: &str| yaml(&[workload(name, guest, json!({}))]);
+    let (first, second) = (of("b", "v2") + "\n---\n", of("c", "v2"));
+    let b = dir.join("b.yaml");
+    fs::write(dir.join("a.yaml"), of("a", "v1"))?;
+    fs::write(&b, format!("{first}{second}"))?;
+    let local = Local::start(&[path(&dir)?]).await?;
+    local.ready(&["a", "b", "c"]).await?;
+
+    // As a shell does for a command that takes its time.
+    let mut file = fs::File::create(&b)?;
+    local.says("b.yaml: still open for writing").await?;
+    file.write_all(first.as_bytes())?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    file.write_all(second.as_bytes())?;
+    drop(file);
+    // In steps.
+    fs::write(&b, "")?;
+    local.says("b.yaml: empty now").await?;
+    fs::write(&b, &first)?;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    fs::write(&b, format!("{first}{second}"))?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let said = local.said()?;
+    ensure!(!said.contains("stopp"), "{said}");
+    local.expect("c.test", "/", (200, "v2")).await?;
+
+    fs::write(&b, &first)?;
+    local.says("default/c: stopped").await?;
+    fs::remove_file(&b)?;
+    local.says("default/b: stopped").await?;
+    local.expect("a.test", "/", (200, "v1")).await
+}
+
+#[tokio::test]
 async fn what_is_broken_is_told_once_and_leaves_the_last_good_one() -> Result<()> {
     let dir = folder("reload")?;
     let component = dir.join("app.wasm");

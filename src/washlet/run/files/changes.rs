@@ -51,7 +51,7 @@ impl Changes {
     pub fn apply(&mut self, event: &Event, now: Instant) -> bool {
         if event.need_rescan() {
             self.replaced = true;
-            return self.anything(now);
+            return self.lost(now);
         }
         let closed = event.kind == EventKind::Access(AccessKind::Close(AccessMode::Write));
         if event.kind.is_access() && !closed {
@@ -66,10 +66,12 @@ impl Changes {
             news = true;
             // Only Linux tells of the end.
             let writing = matches!(event.kind, EventKind::Modify(ModifyKind::Data(_)));
+            let touched = matches!(event.kind, EventKind::Modify(ModifyKind::Metadata(_)));
             if writing && cfg!(target_os = "linux") {
                 self.open.insert(path.clone());
-            } else {
-                self.open.remove(path);
+            } else if !touched {
+                // Whoever writes to a file in a folder that is gone is not heard of again.
+                self.open.retain(|open| !open.starts_with(path));
             }
             self.replaced |= !writing && !closed && !self.files.contains(path);
         }
@@ -81,6 +83,17 @@ impl Changes {
         self.first.get_or_insert(now);
         self.last = Some(now);
         true
+    }
+
+    /// As [`anything`](Self::anything), and what has ended may be among it.
+    pub fn lost(&mut self, now: Instant) -> bool {
+        self.open.clear();
+        self.anything(now)
+    }
+
+    /// Files that somebody has written to and not closed since.
+    pub fn open(&self) -> &BTreeSet<PathBuf> {
+        &self.open
     }
 
     /// When to look at the files; none if nothing has changed.
@@ -108,7 +121,7 @@ fn matters(places: &BTreeSet<PathBuf>, folders: &BTreeSet<PathBuf>, path: &Path)
 
 #[cfg(test)]
 mod tests {
-    use notify::event::{CreateKind, DataChange, RenameMode};
+    use notify::event::{CreateKind, DataChange, MetadataKind, RenameMode};
 
     use super::*;
 
@@ -159,6 +172,28 @@ mod tests {
         // A writer that never ends holds up nobody for ever.
         changes.apply(&event(WRITTEN, "/a/app.wasm"), now + millis(900));
         assert_eq!(changes.ready_at(), Some(now + LONGEST));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_file_is_open_until_it_is_closed_or_another_one() {
+        let touched = EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any));
+        for (kind, path, open) in [
+            (touched, "/a/app.wasm", true),
+            (RENAMED, "/yaml/b.yaml", true),
+            (CLOSED, "/a/app.wasm", false),
+            (RENAMED, "/a/app.wasm", false),
+            (RENAMED, "/a", false),
+        ] {
+            let (mut changes, now) = (changes(), Instant::now());
+            changes.apply(&event(WRITTEN, "/a/app.wasm"), now);
+            changes.apply(&event(kind, path), now);
+            changes.taken();
+            assert_eq!(!changes.open().is_empty(), open, "{kind:?} of {path}");
+        }
+        let mut changes = changes();
+        changes.apply(&event(WRITTEN, "/a/app.wasm"), Instant::now());
+        assert!(changes.lost(Instant::now()) && changes.open().is_empty());
     }
 
     #[test]
