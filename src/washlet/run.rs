@@ -77,9 +77,9 @@ pub enum RunError {
 }
 
 /// Runs until the shutdown begins, and lets requests finish. With nothing to watch and nothing but jobs to run it ends with them:
-/// each is run once, unless its `restartPolicy` says otherwise.
+/// each is run once, unless its `restartPolicy` says otherwise. It also ends if all that is left cannot begin, whatever it is.
 ///
-/// Returns the exit code: that of the first job that failed, else 0.
+/// Returns the exit code: that of the first job that failed, 1 for what cannot begin, else 0.
 ///
 /// # Errors
 /// [`RunError`], before anything runs.
@@ -134,7 +134,10 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<u8, RunError> {
                     // One that fell behind looks at all of them.
                     Err(_) => running.ids().for_each(|id| report.observed(id, host.observe(id))),
                 }
-                if unwatched && let Some(code) = jobs::exit_code(&host.list(), running.ids().count()) {
+                let list = if unwatched { host.list() } else { Vec::new() };
+                if let Some(code) = jobs::exit_code(&list, running.ids().count()) {
+                    // The word of some of them may still be on its way.
+                    list.into_iter().for_each(|o| report.observed(&o.id.clone(), Some(o)));
                     host.stop(DRAIN_LIMIT).await;
                     return Ok(code);
                 }

@@ -381,6 +381,19 @@ async fn washlet_run_ends_with_the_exit_code_of_its_job() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn washlet_run_ends_if_its_job_cannot_begin() -> Result<()> {
+    let job = json!({
+        "apiVersion": "runtime.wasmcloud.dev/v1alpha1", "kind": "Workload", "metadata": { "name": "job" },
+        "spec": { "components": [{ "name": "app", "image": format!("file:{}", wasm("needs-widgets").display()) }] },
+    });
+    let file = folder("run")?.join("job.yaml");
+    fs::write(&file, yaml(&[job]))?;
+    let mut local = Local::start(&[path(&file)?, "--no-watch"]).await?;
+    ensure!(local.process.wait(END).await? == 1);
+    local.says("default/job: ImportNotSatisfied: ").await
+}
+
 /// The exit code of `washlet run` of a workload that ends, and what it says.
 async fn run_to_its_end(job: Value) -> Result<(Option<i32>, String)> {
     let file = folder("run")?.join("job.yaml");

@@ -277,7 +277,8 @@ pub struct RunArgs {
     pub watch: bool,
 
     /// Leave changed files alone. If all that there is to run are jobs, each is run once (unless `restartPolicy` says
-    /// otherwise), and the command ends with the exit code of the first that failed, else with 0.
+    /// otherwise), and the command ends with the exit code of the first that failed, else with 0. What cannot begin counts as
+    /// failed with 1.
     #[arg(long, overrides_with = "watch")]
     pub no_watch: bool,
 }

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use crate::{
-    host::observed::Observed,
+    fault::Class,
+    host::observed::{Observed, Progress},
     spec::{self, RestartPolicy},
 };
 
@@ -17,20 +18,33 @@ pub(super) fn once(workloads: &mut HashMap<spec::WorkloadId, spec::Workload>) {
     }
 }
 
-/// The exit code, once all that there is to run has ended for good: that of the first workload, by name, that failed.
+/// The exit code, once all that there is to run has ended for good, or cannot begin: that of the first workload, by name, that
+/// failed. One that cannot begin counts as one that failed with 1.
 pub(super) fn exit_code(observed: &[Observed], workloads: usize) -> Option<u8> {
-    if observed.len() < workloads || observed.is_empty() || !observed.iter().all(|w| w.over) {
+    let ended = |workload: &Observed| workload.over || cannot_begin(workload);
+    if observed.len() < workloads || observed.is_empty() || !observed.iter().all(ended) {
         return None;
     }
-    let mut ends = Vec::new();
+    let mut failures = Vec::new();
     for workload in observed {
         let runs = workload.components.iter().filter_map(|c| c.run.as_ref());
         let exits = runs.filter_map(|run| Some(&run.ended()?.exit));
-        ends.extend(exits.map(|exit| (&workload.id, exit)));
+        let failed = exits.filter(|exit| !exit.is_success());
+        let codes = failed.map(|exit| u8::try_from(exit.code()).unwrap_or(1));
+        let codes = codes.chain(cannot_begin(workload).then_some(1));
+        failures.extend(codes.map(|code| (&workload.id, code)));
     }
-    ends.sort_by_key(|(id, _)| *id);
-    let failed = ends.into_iter().find(|(_, exit)| !exit.is_success());
-    Some(failed.map_or(0, |(_, exit)| u8::try_from(exit.code()).unwrap_or(1)))
+    failures.sort_by_key(|(id, _)| *id);
+    Some(failures.first().map_or(0, |(_, code)| *code))
+}
+
+/// Whether it does not run, and the same would come of every other try.
+fn cannot_begin(workload: &Observed) -> bool {
+    let terminal = match &workload.progress {
+        Progress::Failed { fault, .. } => fault.class == Class::Terminal,
+        _ => false,
+    };
+    terminal && workload.serving.is_none() && !workload.over
 }
 
 #[cfg(test)]
@@ -39,7 +53,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        host::observed::{ComponentState, Progress, Run, RunState, Timings},
+        fault::{Fault, Reason, Stage},
+        host::observed::{ComponentState, Run, RunState, Serving, Timings},
         spec::{Ended, Exit},
     };
 
@@ -97,6 +112,39 @@ mod tests {
         ];
         for (observed, workloads, code) in cases {
             assert_eq!(exit_code(&observed, workloads), code, "{observed:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_begin_is_waited_for_only_if_it_may_yet() {
+        let stuck = |id, class| Observed {
+            progress: Progress::Failed {
+                fault: Fault::new(Stage::Link, Reason::ImportNotSatisfied, "").class(class),
+                attempts: 1,
+                retry_at: Some(SystemTime::UNIX_EPOCH),
+            },
+            ..observed(id, &[None], false)
+        };
+        let serves = Observed {
+            serving: Some(Serving {
+                generation: 1,
+                since: SystemTime::UNIX_EPOCH,
+            }),
+            ..stuck("b", Class::Terminal)
+        };
+        let job = |exit| observed("a", &[Some(exit)], true);
+        let terminal = || stuck("b", Class::Terminal);
+        let cases = [
+            (vec![terminal()], Some(1)),
+            (vec![terminal(), job(Exit::Completed)], Some(1)),
+            (vec![terminal(), job(Exit::Error(3))], Some(3)),
+            (vec![terminal(), observed("a", &[None], false)], None),
+            (vec![stuck("b", Class::Retry)], None),
+            (vec![stuck("b", Class::Signal)], None),
+            (vec![serves], None),
+        ];
+        for (observed, code) in cases {
+            assert_eq!(exit_code(&observed, observed.len()), code, "{observed:?}");
         }
     }
 }
