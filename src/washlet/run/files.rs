@@ -68,6 +68,8 @@ pub(super) fn watch(
         shared,
     };
     watcher.watch_all()?;
+    // The files may have changed after they were read.
+    watcher.shared.lock().anything(Instant::now());
     Ok(watcher)
 }
 
@@ -125,13 +127,11 @@ impl Watcher {
     }
 
     fn watch_all(&mut self) -> Result<(), notify::Error> {
-        let mut places = BTreeSet::new();
-        for path in self.files.iter().chain(&self.given) {
-            on_the_way(path, &mut places, MAX_LINKS);
-        }
+        let places = on_the_way(self.files.iter().chain(&self.given));
         let files = self.files.difference(&self.given).cloned().collect();
         let mut changes = self.shared.lock();
-        changes.only(places.clone(), self.given.clone(), files);
+        let folders = self.given.iter().flat_map(|folder| names_of(folder));
+        changes.only(places.clone(), folders.collect(), files);
         drop(changes);
         let mut folders: BTreeSet<&Path> = places.iter().filter_map(|p| p.parent()).collect();
         folders.extend(self.given.iter().map(PathBuf::as_path));
@@ -158,28 +158,50 @@ impl Shared {
     }
 }
 
+/// All names of a folder along the symbolic links to it. What changes in it is told by one of them only, and not of our choice:
+/// a folder has one watch, however often it is asked for.
+fn names_of(folder: &Path) -> BTreeSet<PathBuf> {
+    let mut names = on_the_way([folder]);
+    let end = folder.canonicalize().ok();
+    names.retain(|name| name == folder || name.canonicalize().ok() == end);
+    names
+}
+
 /// A path from the root, without `.`.
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// The path, all folders above it, and the same of what is behind symbolic links among them.
-fn on_the_way(path: &Path, places: &mut BTreeSet<PathBuf>, links: usize) {
+/// The paths, all folders above them, and the same of what is behind symbolic links among them.
+fn on_the_way(paths: impl IntoIterator<Item = impl AsRef<Path>>) -> BTreeSet<PathBuf> {
+    let (mut places, mut seen) = (BTreeSet::new(), BTreeSet::new());
+    for path in paths {
+        walk(path.as_ref(), &mut places, &mut seen, MAX_LINKS);
+    }
+    places
+}
+
+/// `seen` has whole paths: two of them may go through one link.
+fn walk(path: &Path, places: &mut BTreeSet<PathBuf>, seen: &mut BTreeSet<PathBuf>, links: usize) {
+    if !seen.insert(path.to_owned()) {
+        return;
+    }
     let mut so_far = PathBuf::new();
     for part in path.components() {
         match part {
             Component::ParentDir => drop(so_far.pop()),
             part => so_far.push(part),
         }
-        if so_far.parent().is_none() || !places.insert(so_far.clone()) {
+        if so_far.parent().is_none() {
             continue;
         }
+        places.insert(so_far.clone());
         if let Some(links) = links.checked_sub(1)
             && let Ok(target) = fs::read_link(&so_far)
         {
             let target = so_far.parent().unwrap_or(Path::new("/")).join(target);
             let rest = path.strip_prefix(&so_far).unwrap_or(Path::new(""));
-            on_the_way(&target.join(rest), places, links);
+            walk(&target.join(rest), places, seen, links);
         }
     }
 }
@@ -195,9 +217,8 @@ mod tests {
         fs::create_dir_all(dir.join("v1/deep")).expect("folders");
         std::os::unix::fs::symlink("v1", dir.join("current")).expect("a link");
         std::os::unix::fs::symlink("loop", dir.join("loop")).expect("a link");
-        let mut places = BTreeSet::new();
-        on_the_way(&dir.join("current/deep/app.wasm"), &mut places, MAX_LINKS);
-        on_the_way(&dir.join("loop"), &mut places, MAX_LINKS);
+        let paths = ["current", "current/deep/app.wasm", "loop"];
+        let places = on_the_way(paths.map(|path| dir.join(path)));
         for part in [
             "current",
             "current/deep",
@@ -210,5 +231,47 @@ mod tests {
             assert!(places.contains(&dir.join(part)), "{part}: {places:?}");
         }
         assert!(places.contains(&dir));
+    }
+
+    /// Waits for a change, and takes it.
+    async fn change(watcher: &Option<Watcher>) -> bool {
+        let limit = std::time::Duration::from_secs(5);
+        tokio::time::timeout(limit, changed(watcher)).await.is_ok()
+    }
+
+    /// A folder, and two names of one in it: of the folder itself, and of a link to it through another one.
+    fn linked() -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let root = dir.path().canonicalize().expect("a path");
+        let release = root.join("releases/1");
+        fs::create_dir_all(&release).expect("folders");
+        for file in ["a.yaml", "one.wasm", "two.wasm"] {
+            fs::write(release.join(file), "").expect("a file");
+        }
+        std::os::unix::fs::symlink("releases", root.join("all")).expect("a link");
+        std::os::unix::fs::symlink("all/1", root.join("current")).expect("a link");
+        (dir, release, root.join("current"))
+    }
+
+    #[tokio::test]
+    async fn a_folder_behind_links_is_watched_whichever_name_it_has() {
+        let (_dir, release, current) = linked();
+        let files = [current.join("a.yaml")].into();
+        let watcher = Some(watch(&[current], &files).expect("a watcher"));
+        assert!(change(&watcher).await, "what changed before is looked at");
+        fs::write(release.join("b.yaml"), "new").expect("a file");
+        assert!(change(&watcher).await, "a new file");
+    }
+
+    #[tokio::test]
+    async fn all_files_behind_a_link_are_watched() {
+        let (_dir, release, current) = linked();
+        let files = ["one.wasm", "two.wasm"].map(|name| current.join(name));
+        let watcher = Some(watch(&[], &files.into()).expect("a watcher"));
+        assert!(change(&watcher).await, "what changed before is looked at");
+        for name in ["one.wasm", "two.wasm"] {
+            fs::write(release.join(name), "new").expect("a file");
+            assert!(change(&watcher).await, "{name}");
+        }
     }
 }

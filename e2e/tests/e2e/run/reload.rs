@@ -191,3 +191,22 @@ async fn folders_and_links_may_be_replaced() -> Result<()> {
     fs::copy(wasm("v2"), dir.join("current/deep/app.wasm"))?;
     local.answers("app.test", "/", "v2").await
 }
+
+#[tokio::test]
+async fn a_new_file_behind_a_link_to_its_folder_is_noticed() -> Result<()> {
+    let dir = folder("reload")?;
+    let release = dir.join("releases/1");
+    fs::create_dir_all(&release)?;
+    symlink("releases/1", dir.join("current"))?;
+    fs::write(
+        release.join("a.yaml"),
+        yaml(&[workload("a", "v1", json!({}))]),
+    )?;
+    let local = Local::start(&[path(&dir.join("current"))?]).await?;
+    local.answers("a.test", "/", "v1").await?;
+    fs::write(
+        release.join("b.yaml"),
+        yaml(&[workload("b", "v2", json!({}))]),
+    )?;
+    local.answers("b.test", "/", "v2").await
+}
