@@ -6,7 +6,10 @@
 mod guard;
 mod look;
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::{
     sync::{Notify, watch},
@@ -31,6 +34,9 @@ pub(super) use guard::spawn;
 
 use look::{Said, components, first_look};
 
+/// Files of volumes that could not be written are tried again after this long.
+const FILES_AGAIN: Duration = Duration::from_secs(10);
+
 type Desired = Option<Arc<spec::Workload>>;
 
 struct Supervisor<'a> {
@@ -48,6 +54,8 @@ struct Supervisor<'a> {
     failure: Option<Failure>,
     /// The bytes of the last failure: the same bytes fail the same way, so they are not compiled again.
     failed_digests: Vec<Digest>,
+    /// When to write files of volumes again.
+    files_due: Option<Instant>,
     /// Former generations that finish their requests.
     draining: JoinSet<()>,
 }
@@ -76,6 +84,7 @@ impl<'a> Supervisor<'a> {
             started: Timings::default(),
             failure: None,
             failed_digests: Vec::new(),
+            files_due: None,
             draining: JoinSet::new(),
         }
     }
@@ -83,13 +92,7 @@ impl<'a> Supervisor<'a> {
     async fn run(mut self) {
         self.desired.mark_changed();
         loop {
-            if self.desired.has_changed().unwrap_or(false) {
-                let workload = self.desired.borrow().clone();
-                if let Some(workload) = workload {
-                    self.kept.follow(&workload).await;
-                }
-            }
-            self.adopt_desired();
+            self.follow_desired().await;
             self.look_at_bindings();
             let now = Instant::now();
             match step(self.view(), now) {
@@ -112,14 +115,26 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Takes over a changed desired state.
-    fn adopt_desired(&mut self) {
-        if !self.desired.has_changed().unwrap_or(false) {
-            return;
-        }
-        let Some(workload) = self.desired.borrow_and_update().clone() else {
-            return;
+    /// Lets volumes follow the desired state, and takes it over if it has changed. Both see the same one: it may be another one
+    /// by the time that the files are written.
+    async fn follow_desired(&mut self) {
+        let news = self.desired.has_changed().unwrap_or(false);
+        let due = self.files_due.is_some_and(|at| at <= Instant::now());
+        let workload = match (news, due) {
+            (true, _) => self.desired.borrow_and_update().clone(),
+            (false, true) => self.desired.borrow().clone(),
+            (false, false) => return,
         };
+        let Some(workload) = workload else { return };
+        let done = self.kept.follow(&workload).await;
+        self.files_due = (!done).then(|| Instant::now() + FILES_AGAIN);
+        if news {
+            self.adopt(workload);
+        }
+    }
+
+    /// Takes over a changed desired state.
+    fn adopt(&mut self, workload: Arc<spec::Workload>) {
         // Where traffic comes from is the workload's, whichever generation of it answers.
         if let Some(serving) = &mut self.serving {
             serving.update(&workload);
@@ -164,6 +179,7 @@ impl<'a> Supervisor<'a> {
     /// Waits for a time, a change or a signal.
     async fn wait(&mut self, until: Option<Instant>) {
         let signal = self.signal.clone();
+        let until = until.into_iter().chain(self.files_due).min();
         let timer = async {
             match until {
                 Some(at) => tokio::time::sleep_until(at).await,

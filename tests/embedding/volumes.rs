@@ -1,10 +1,11 @@
 //! Volumes that are full, as guests see it.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use wash_runtime::{
     host::{Host, HostApi as _},
-    types::{LocalResources, Mount, Volume, VolumeSource, Workload},
+    spec,
+    types::{Files, LocalResources, Mount, Volume, VolumeSource, Workload},
 };
 
 use super::host::{get, host, request, workload};
@@ -37,7 +38,7 @@ fn with_volumes(bytes: &'static [u8]) -> Workload {
     workload
 }
 
-async fn started(bytes: &'static [u8]) -> (std::sync::Arc<Host>, SocketAddr) {
+async fn started(bytes: &'static [u8]) -> (Arc<Host>, SocketAddr) {
     let (host, addr) = host().await;
     let started = host.workload_start(request(with_volumes(bytes))).await;
     started.expect("it starts");
@@ -166,4 +167,51 @@ async fn directories_that_nobody_reads_keep_no_thread() {
         ],
     )
     .await;
+}
+
+/// With this text in the file `/conf/a`.
+fn with_file(text: &str) -> spec::Workload {
+    let mut workload = workload("files", "a.test", FILES);
+    let content = [("a".to_owned(), text.to_owned().into())];
+    workload.volumes = vec![Volume {
+        name: "conf".into(),
+        source: VolumeSource::Files(Files(Arc::new(content.into()))),
+    }];
+    workload.components[0].local_resources.volume_mounts = vec![Mount {
+        volume: "conf".into(),
+        path: "/conf".into(),
+        read_only: false,
+    }];
+    workload.into_spec("files".into()).expect("valid")
+}
+
+/// Waits until the file has this text.
+async fn says(addr: SocketAddr, text: &str) {
+    let mut last = String::new();
+    for _ in 0..500 {
+        let (line, body) = get(addr, "a.test", "/read?at=/conf/a").await;
+        if line.contains("200") && body == text {
+            return;
+        }
+        last = body;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it says {last}, not {text}");
+}
+
+#[tokio::test]
+async fn an_update_while_another_one_is_written_is_not_lost() {
+    let (host, addr) = host().await;
+    host.set(with_file("old"));
+    says(addr, "old").await;
+    for round in 0..10 {
+        host.set(with_file("first"));
+        // There is one thread only: the host's task begins to write, and waits for that.
+        for _ in 0..round {
+            tokio::task::yield_now().await;
+        }
+        let last = format!("last of {round}");
+        host.set(with_file(&last));
+        says(addr, &last).await;
+    }
 }

@@ -156,24 +156,26 @@ impl Kept {
     }
 
     /// Lets limits and files follow the workload, as far as a component sees them. A failure is logged, and the former content
-    /// stays.
-    pub async fn follow(&self, workload: &spec::Workload) {
+    /// stays. Says whether all files are what the workload says; if not, it is worth another try.
+    pub async fn follow(&self, workload: &spec::Workload) -> bool {
         self.volumes.limit(workload);
         let behind = self.volumes.behind(workload);
         if behind.is_empty() {
-            return;
+            return true;
         }
         let volumes = self.volumes.clone();
         let written = tokio::task::spawn_blocking(move || volumes.rewrite(behind)).await;
         let (namespace, name) = (&workload.namespace, &workload.name);
         match written {
             Ok(failed) => {
-                for (volume, error) in failed {
+                for (volume, error) in &failed {
                     tracing::error!(%namespace, workload = %name, volume, %error, "volume not updated");
                 }
+                failed.is_empty()
             }
             Err(error) => {
                 tracing::error!(%namespace, workload = %name, %error, "volumes not updated");
+                false
             }
         }
     }

@@ -132,6 +132,23 @@ async fn components_and_generations_share_a_limit() {
 }
 
 #[tokio::test]
+async fn files_that_cannot_be_written_are_still_behind() {
+    let kept = Kept::new(Arc::default());
+    let with = |text| workload(&[("conf", files(&[("a", text)]))]);
+    kept.slots(&with("1"), &with_files()).await.unwrap();
+    assert!(kept.follow(&with("1")).await);
+    let path = kept.volumes.lock().files["conf"].0.clone();
+    let away = path.with_extension("away");
+    std::fs::rename(&path, &away).unwrap();
+    assert!(!kept.follow(&with("2")).await);
+    assert!(!kept.follow(&with("2")).await, "the same is tried again");
+    std::fs::rename(&away, &path).unwrap();
+    assert_eq!(std::fs::read_to_string(path.join("a")).unwrap(), "1");
+    assert!(kept.follow(&with("2")).await);
+    assert_eq!(std::fs::read_to_string(path.join("a")).unwrap(), "2");
+}
+
+#[tokio::test]
 async fn only_who_imports_files_has_directories() {
     let store = Arc::new(VolumeStore::default());
     let kept = Kept::new(store.clone());
