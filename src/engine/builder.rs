@@ -1,16 +1,10 @@
 //! Options of the engine.
 
-use std::{
-    io,
-    num::NonZeroUsize,
-    path::{Path, PathBuf},
-    sync::Arc,
-    thread,
-};
+use std::{io, num::NonZeroUsize, path::PathBuf, sync::Arc, thread};
 
 use super::{
     Engine, Flavor, Inner, Room,
-    cache::Cache,
+    cache::{self, Cache},
     compile::{Compiler, CompilerProcess},
     config,
     metered::Metered,
@@ -34,6 +28,7 @@ pub enum Pooling {
 #[must_use = "an engine is made by `build`"]
 pub struct EngineBuilder {
     cache_dir: Option<PathBuf>,
+    cache_space: u64,
     max_instances: u32,
     max_memory: u64,
     compile_threads: Option<NonZeroUsize>,
@@ -58,7 +53,7 @@ pub enum EngineError {
         source: io::Error,
     },
     /// Somebody else could put machine code into the cache, which would then run with the host's rights.
-    #[error("compile cache {} cannot be trusted: {why}; give it to the user that runs this and `chmod 700` it", path.display())]
+    #[error("compile cache {} cannot be trusted: {why}", path.display())]
     UntrustedCache {
         /// The directory.
         path: PathBuf,
@@ -74,6 +69,7 @@ impl Default for EngineBuilder {
     fn default() -> Self {
         Self {
             cache_dir: None,
+            cache_space: cache::DEFAULT_SPACE,
             max_instances: config::DEFAULT_INSTANCES,
             max_memory: config::DEFAULT_MEMORY,
             compile_threads: None,
@@ -87,9 +83,17 @@ impl EngineBuilder {
     /// Keeps machine code in this directory, which is made (with mode 0700) if it does not exist. By default nothing is kept.
     ///
     /// What is in the directory is mapped and run without further proof than a checksum, so nobody else may be able to write
-    /// to it: [`EngineError::UntrustedCache`].
+    /// to it, or to put another one in its place: [`EngineError::UntrustedCache`]. A parent like `/tmp`, where only the owner
+    /// of a directory can rename it, will do.
     pub fn cache_dir(mut self, directory: impl Into<PathBuf>) -> Self {
         self.cache_dir = Some(directory.into());
+        self
+    }
+
+    /// Most bytes of machine code in that directory, 4 GiB by default. When it is more, what has not been used for longest is
+    /// removed; what runs goes on.
+    pub fn cache_space(mut self, bytes: u64) -> Self {
+        self.cache_space = bytes;
         self
     }
 
@@ -140,11 +144,19 @@ impl EngineBuilder {
     /// # Errors
     /// [`EngineError`].
     pub fn build(self) -> Result<Engine, EngineError> {
-        let cache = self.cache_dir.as_deref().map(open_cache).transpose()?;
+        let space = self.cache_space;
+        let cache = self.cache_dir.map(|path| Cache::open(&path, space));
+        let cache = cache.transpose()?;
         let plain = config::engine(Flavor::Plain, self.max_instances, self.pooling)
             .map_err(EngineError::Configure)?;
         let concurrent = config::engine(Flavor::Concurrent, self.max_instances, self.pooling)
             .map_err(EngineError::Configure)?;
+        if let Some(cache) = &cache {
+            cache.tidy([
+                (Flavor::Plain, &plain.engine),
+                (Flavor::Concurrent, &concurrent.engine),
+            ]);
+        }
         let ticker =
             ticker::start(&[&plain.engine, &concurrent.engine]).map_err(EngineError::Thread)?;
         let threads = self
@@ -163,8 +175,4 @@ impl EngineBuilder {
             compiler,
         })))
     }
-}
-
-fn open_cache(path: &Path) -> Result<Cache, EngineError> {
-    Cache::open(path)
 }

@@ -4,12 +4,15 @@
 //! by the same version with the same configuration, but not that it is still what was written. The checksum is against torn
 //! writes and bad disks; against people there is the directory's mode.
 
+mod sweep;
+
 use std::{
     fs::{self, DirBuilder, File, Metadata},
     hash::{Hash as _, Hasher},
     io::{self, Read as _, Seek as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use sha2::{Digest as _, Sha256};
@@ -27,10 +30,14 @@ const TRAILER: usize = MAGIC.len() + 4;
 /// Bytes that are read at a time.
 const BUFFER: usize = 256 << 10;
 
+/// Bytes of machine code that are kept, if nobody says otherwise.
+pub(super) const DEFAULT_SPACE: u64 = 4 << 30;
+
 /// A directory that only this process' user can write to.
 #[derive(Debug, Clone)]
 pub(super) struct Cache {
     directory: PathBuf,
+    space: u64,
 }
 
 /// Why a cached file cannot be used, or written.
@@ -45,11 +52,12 @@ pub(super) enum CacheError {
 }
 
 impl Cache {
-    /// Opens or makes the directory.
+    /// Opens or makes the directory, for so many bytes of machine code.
     ///
     /// # Errors
-    /// [`EngineError::Cache`]; [`EngineError::UntrustedCache`] if it is another user's, or others may write to it.
-    pub fn open(path: &Path) -> Result<Self, EngineError> {
+    /// [`EngineError::Cache`]; [`EngineError::UntrustedCache`] if it is another user's, or others may write to it, or put another
+    /// one in its place.
+    pub fn open(path: &Path, space: u64) -> Result<Self, EngineError> {
         let failed = |source| EngineError::Cache {
             path: path.to_owned(),
             source,
@@ -59,28 +67,43 @@ impl Cache {
             .mode(0o700)
             .create(path)
             .map_err(failed)?;
+        let user = rustix::process::geteuid().as_raw();
         let found = fs::symlink_metadata(path).map_err(failed)?;
-        match distrust(&found, rustix::process::geteuid().as_raw()) {
+        let mut why = distrust(&found, user);
+        if why.is_none()
+            && let Some(parent) = fs::canonicalize(path).map_err(failed)?.parent()
+        {
+            let found = fs::metadata(parent).map_err(failed)?;
+            why = distrust_parent(parent, &found, user);
+        }
+        match why {
             Some(why) => Err(EngineError::UntrustedCache {
                 path: path.to_owned(),
                 why,
             }),
             None => Ok(Self {
                 directory: path.to_owned(),
+                space,
             }),
         }
     }
 
+    /// Removes what nobody will use: leftovers, and what was made for none of these engines.
+    pub fn tidy(&self, engines: [(Flavor, &wasmtime::Engine); 2]) {
+        let current = engines.map(|(flavor, engine)| (flavor, ending(flavor, engine)));
+        sweep::tidy(&self.directory, &current, SystemTime::now());
+        sweep::fit(&self.directory, self.space, None);
+    }
+
+    /// Removes what has not been used for longest, if there is too much; never this file.
+    pub fn fit(&self, new: &Path) {
+        sweep::fit(&self.directory, self.space, Some(new));
+    }
+
     /// The file of one component for one engine.
     pub fn path(&self, digest: &Digest, flavor: Flavor, engine: &wasmtime::Engine) -> PathBuf {
-        let mut hasher = StableHasher(Sha256::new());
-        engine.precompile_compatibility_hash().hash(&mut hasher);
-        let compatibility = hasher.finish();
-        self.directory.join(format!(
-            "{}.{}.{compatibility:016x}.cwasm",
-            digest.hex(),
-            flavor.as_str()
-        ))
+        let name = format!("{}{}", digest.hex(), ending(flavor, engine));
+        self.directory.join(name)
     }
 
     /// Maps a file that [`Cache::store`] wrote; none if there is none.
@@ -94,6 +117,8 @@ impl Cache {
             Err(error) => return Err(error.into()),
         };
         verify(&file)?;
+        // Says when it was last used, if the file system lets it.
+        let _ = file.set_modified(SystemTime::now());
         deserialize_file(engine, path)
             .map(Some)
             .map_err(CacheError::Refused)
@@ -111,7 +136,7 @@ impl Cache {
     ) -> Result<Component, CacheError> {
         let directory = path.parent().unwrap_or(Path::new("."));
         let mut file = tempfile::Builder::new()
-            .prefix(".writing-")
+            .prefix(sweep::WRITING)
             .tempfile_in(directory)?;
         let mut hasher = crc32fast::Hasher::new();
         let mut buffer = vec![0; BUFFER];
@@ -133,21 +158,53 @@ impl Cache {
     }
 }
 
+/// How the name of a file for an engine ends.
+fn ending(flavor: Flavor, engine: &wasmtime::Engine) -> String {
+    let mut hasher = StableHasher(Sha256::new());
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    let compatibility = hasher.finish();
+    format!(".{}.{compatibility:016x}.cwasm", flavor.as_str())
+}
+
 /// What speaks against machine code from a directory.
 fn distrust(found: &Metadata, user: u32) -> Option<String> {
+    const ADVICE: &str = "give it to the user that runs this and `chmod 700` it";
     if !found.is_dir() {
         return Some("it is not a directory".to_owned());
     }
     if found.uid() != user {
         return Some(format!(
-            "it belongs to user {}, and this process runs as user {user}",
+            "it belongs to user {}, and this process runs as user {user}; {ADVICE}",
             found.uid()
         ));
     }
     let others = found.mode() & 0o022;
     (others != 0).then(|| {
         format!(
-            "its mode {:03o} lets others write to it",
+            "its mode {:03o} lets others write to it; {ADVICE}",
+            found.mode() & 0o777
+        )
+    })
+}
+
+/// What speaks against the directory that it is in: whoever may rename it may put another one in its place.
+fn distrust_parent(path: &Path, found: &Metadata, user: u32) -> Option<String> {
+    const STICKY: u32 = 0o1000;
+    const ADVICE: &str =
+        "use a directory in one that only the user that runs this, or root, can change";
+    if found.uid() != user && found.uid() != 0 {
+        return Some(format!(
+            "{}, which it is in, belongs to user {}; {ADVICE}",
+            path.display(),
+            found.uid()
+        ));
+    }
+    // In `/tmp` and its like, only a file's owner may rename it.
+    let open = found.mode() & 0o022 != 0 && found.mode() & STICKY == 0;
+    open.then(|| {
+        format!(
+            "{}, which it is in, has mode {:03o}, so that others can replace it; {ADVICE}",
+            path.display(),
             found.mode() & 0o777
         )
     })
@@ -226,19 +283,47 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
 
+    fn open(path: &Path) -> Result<Cache, EngineError> {
+        Cache::open(path, DEFAULT_SPACE)
+    }
+
+    fn chmod(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_others_can_replace_is_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("cache");
+        for mode in [0o777, 0o770, 0o720] {
+            chmod(parent.path(), mode);
+            let error = open(&path).unwrap_err().to_string();
+            let says = format!("which it is in, has mode {mode:o}");
+            assert!(error.contains(&says), "{error}");
+        }
+        for mode in [0o1777, 0o755, 0o700] {
+            chmod(parent.path(), mode);
+            open(&path).unwrap();
+        }
+        let found = fs::metadata(parent.path()).unwrap();
+        let others = found.uid() != 0;
+        let why = distrust_parent(parent.path(), &found, found.uid() + 1);
+        assert_eq!(why.is_some(), others, "{why:?}");
+    }
+
     #[test]
     fn a_directory_is_made_private() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("a/b");
-        Cache::open(&path).unwrap();
+        open(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
     }
 
     #[test]
     fn a_directory_that_others_can_write_to_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o770)).unwrap();
-        let error = Cache::open(directory.path()).unwrap_err().to_string();
+        chmod(directory.path(), 0o770);
+        let error = open(directory.path()).unwrap_err().to_string();
         assert!(
             error.contains("mode 770") && error.contains("chmod 700"),
             "{error}"
@@ -255,7 +340,7 @@ mod tests {
     fn a_file_is_no_directory() {
         let file = tempfile::NamedTempFile::new().unwrap();
         assert!(matches!(
-            Cache::open(file.path()),
+            open(file.path()),
             Err(EngineError::Cache { .. } | EngineError::UntrustedCache { .. })
         ));
     }

@@ -315,6 +315,7 @@ fn keep(
     let cached = cache.and_then(|cache| {
         let path = cache.path(&digest, flavor, engine);
         code.store(&path, engine)
+            .inspect(|_| cache.fit(&path))
             .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "machine code is not cached"))
             .ok()
     });

@@ -115,6 +115,40 @@ async fn useless_files_are_replaced() {
 }
 
 #[tokio::test]
+async fn code_beyond_the_limit_leaves_the_disk_and_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let builder = Engine::builder().max_instances(4);
+    let builder = builder.cache_dir(directory.path().join("cache"));
+    let engine = builder.cache_space(1).build().unwrap();
+    let mut compiled = Vec::new();
+    for number in [7, 8] {
+        let bytes = wat(&WAT.replace("const 7", &format!("const {number}")));
+        compiled.push(engine.compile(&fetched(&bytes)).await.unwrap());
+        let left = cached_files(directory.path());
+        assert_eq!(left.len(), 1, "the new one only");
+    }
+    for (compiled, says) in compiled.iter().zip([7, 8]) {
+        assert_eq!(call(&engine, compiled).await, says);
+    }
+}
+
+#[tokio::test]
+async fn code_that_is_loaded_has_been_used() {
+    let directory = tempfile::tempdir().unwrap();
+    let bytes = wat(WAT);
+    let first = engine(Some(directory.path()));
+    first.compile(&fetched(&bytes)).await.unwrap();
+    let path = cached_files(directory.path()).remove(0);
+    let used = || fs::metadata(&path).unwrap().modified().unwrap();
+    let before = used() - Duration::from_secs(3600);
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.set_modified(before).unwrap();
+    let engine = engine(Some(directory.path()));
+    engine.compile(&only_cached(&bytes)).await.unwrap();
+    assert!(used() > before);
+}
+
+#[tokio::test]
 async fn what_is_no_component_is_told_apart() {
     let engine = engine(None);
     let module = wat("(module)");

@@ -77,6 +77,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Registries' certificates and mirrors, in containerd's layout.
     pub registry_certs_dir: Option<PathBuf>,
+    /// What compiled code may take on disk; none means 4 GiB.
+    pub cache_space: Option<Memory>,
     /// What all ephemeral volumes may hold together; none means what their limits say.
     pub volume_space: Option<Memory>,
     /// Directories below which `hostPath` volumes are allowed.
@@ -181,6 +183,7 @@ impl Agent {
             http: config.http,
             state_dir: state.path(),
             registry_certs_dir: config.registry_certs_dir,
+            cache_space: config.cache_space.map(Memory::bytes),
             volume_space: config.volume_space.map(Memory::bytes),
             host_path_roots: config.host_path_roots,
             allow_host_loopback: config.allow_host_loopback,

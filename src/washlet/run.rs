@@ -20,6 +20,7 @@ use std::{
 use tokio::time::MissedTickBehavior;
 
 use super::{
+    agent::Memory,
     shutdown::Shutdown,
     standard::{Http, SetupError, Standard},
 };
@@ -44,6 +45,8 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// Registries' certificates and mirrors, in containerd's layout.
     pub registry_certs_dir: Option<PathBuf>,
+    /// What compiled code may take on disk; none means 4 GiB.
+    pub cache_space: Option<Memory>,
     /// Directories below which `hostPath` volumes are allowed.
     pub host_path_roots: Vec<PathBuf>,
     /// Whether components may be granted ports of this machine's loopback.
@@ -100,6 +103,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<u8, RunError> {
         http: config.http,
         state_dir: &state,
         registry_certs_dir: config.registry_certs_dir,
+        cache_space: config.cache_space.map(Memory::bytes),
         volume_space: None,
         host_path_roots: config.host_path_roots,
         allow_host_loopback: config.allow_host_loopback,

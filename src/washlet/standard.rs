@@ -92,6 +92,8 @@ pub(super) struct Standard<'a> {
     pub registry_certs_dir: Option<PathBuf>,
     /// Where components are compiled; none means in this process.
     pub compiler: Option<CompilerProcess>,
+    /// What compiled code may take on disk, in bytes; none means what the engine does by default.
+    pub cache_space: Option<u64>,
     /// What all ephemeral volumes may hold together, in bytes; none means what their limits say.
     pub volume_space: Option<u64>,
     /// Directories below which `hostPath` volumes are allowed.
@@ -118,6 +120,9 @@ impl Standard<'_> {
     /// Starts it.
     pub async fn start(self) -> Result<Started, SetupError> {
         let mut engine = Engine::builder().cache_dir(self.state_dir.join("compiled"));
+        if let Some(bytes) = self.cache_space {
+            engine = engine.cache_space(bytes);
+        }
         if let Some(compiler) = self.compiler {
             engine = engine.compile_apart(compiler);
         }

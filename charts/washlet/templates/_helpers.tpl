@@ -119,7 +119,7 @@ securityContext: {{- toYaml . | nindent 2 }}
 {{- fail (printf "hostLabels: %s is for Nodes, and counts there: label the Node, or choose a key outside kubernetes.io and k8s.io" $key) -}}
 {{- end -}}
 {{- end -}}
-{{- $taken := dict "NODE_NAME" "it is the pod's node" "POD_NAMESPACE" "it is the release's" "POD_IPS" "they are the pod's" "RUST_LOG" "use log.level" "WASHLET_ENVIRONMENT" "use environment" "WASHLET_MEMORY" "use memory" "WASHLET_COMPILE_MEMORY" "use compileMemory" "WASHLET_VOLUME_SPACE" "use state.volumes" "WASHLET_HTTPS_LISTEN" "use tls.secretName" "WASHLET_TLS_CERT" "use tls.secretName" "WASHLET_TLS_KEY" "use tls.secretName" "KUBECONFIG" "the pod's ServiceAccount is used" -}}
+{{- $taken := dict "NODE_NAME" "it is the pod's node" "POD_NAMESPACE" "it is the release's" "POD_IPS" "they are the pod's" "RUST_LOG" "use log.level" "WASHLET_ENVIRONMENT" "use environment" "WASHLET_MEMORY" "use memory" "WASHLET_COMPILE_MEMORY" "use compileMemory" "WASHLET_CACHE_SPACE" "use state.compiled" "WASHLET_VOLUME_SPACE" "use state.volumes" "WASHLET_HTTPS_LISTEN" "use tls.secretName" "WASHLET_TLS_CERT" "use tls.secretName" "WASHLET_TLS_KEY" "use tls.secretName" "KUBECONFIG" "the pod's ServiceAccount is used" -}}
 {{- range $index, $variable := .Values.extraEnv -}}
 {{- with get $taken $variable.name -}}
 {{- fail (printf "extraEnv[%d].name: the chart decides on %s: %s" $index $variable.name .) -}}

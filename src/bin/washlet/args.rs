@@ -145,6 +145,15 @@ pub struct AgentArgs {
     #[arg(long, help_heading = "Storage")]
     pub registry_certs_dir: Option<PathBuf>,
 
+    /// What compiled code may take on disk: beyond that, what has not been used for longest is removed [default: 4Gi].
+    #[arg(
+        long,
+        env = "WASHLET_CACHE_SPACE",
+        value_name = "QUANTITY",
+        help_heading = "Storage"
+    )]
+    pub cache_space: Option<agent::Memory>,
+
     /// What all ephemeral volumes may hold together, for example `8Gi`; what is more fails with `insufficient-space` [default:
     /// only each has a limit].
     #[arg(
@@ -259,6 +268,10 @@ pub struct RunArgs {
     #[arg(long)]
     pub registry_certs_dir: Option<PathBuf>,
 
+    /// What compiled code may take on disk: beyond that, what has not been used for longest is removed [default: 4Gi].
+    #[arg(long, value_name = "QUANTITY")]
+    pub cache_space: Option<agent::Memory>,
+
     /// Allow hostPath volumes below this directory; may be repeated [default: none].
     #[arg(long = "host-path-root", value_name = "DIR")]
     pub host_path_roots: Vec<PathBuf>,
@@ -326,6 +339,7 @@ impl AgentArgs {
             compile_memory,
             state_dir,
             registry_certs_dir,
+            cache_space,
             volume_space,
             host_path_roots,
             allow_host_loopback,
@@ -342,6 +356,7 @@ impl AgentArgs {
             admin_listen,
             state_dir,
             registry_certs_dir,
+            cache_space,
             volume_space,
             host_path_roots,
             allow_host_loopback,
@@ -391,6 +406,7 @@ impl RunArgs {
             http,
             state_dir,
             registry_certs_dir,
+            cache_space,
             host_path_roots,
             allow_host_loopback,
             block_networks,
@@ -408,6 +424,7 @@ impl RunArgs {
             http: http.config(http_listen),
             state_dir,
             registry_certs_dir,
+            cache_space,
             host_path_roots,
             allow_host_loopback,
             block_networks,
@@ -476,6 +493,7 @@ mod tests {
             ("--https-listen=127.0.0.1:0", "--tls-cert"),
             ("--tls-key=/key", "--https-listen"),
             ("--max-body=1GB", "64Mi"),
+            ("--cache-space=1GB", "64Mi"),
             ("--block-network=10.0.0", "`private`"),
         ] {
             let error = Args::try_parse_from(["washlet", "agent", "--node-name=n", flag]);

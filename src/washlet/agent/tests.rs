@@ -13,6 +13,7 @@ fn config(listen: &str, advertise: &[&str]) -> Config {
         admin_listen: ([127, 0, 0, 1], 0).into(),
         state_dir: PathBuf::new(),
         registry_certs_dir: None,
+        cache_space: None,
         volume_space: None,
         host_path_roots: Vec::new(),
         allow_host_loopback: false,

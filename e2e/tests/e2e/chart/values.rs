@@ -30,7 +30,9 @@ fn another(path: &str, value: &Value) -> Value {
         "listenAddress" => json!("::"),
         "egress.blockNetworks" => json!(["private", "fd00::/8"]),
         "ports.http" => json!(8090),
-        "memory" | "compileMemory" | "state.sizeLimit" | "state.volumes" => json!("2Gi"),
+        "memory" | "compileMemory" | "state.sizeLimit" | "state.compiled" | "state.volumes" => {
+            json!("2Gi")
+        }
         "state.hostPath" => json!("/srv/washlet"),
         "hostPathRoots" => json!(["/srv/models"]),
         "log.format" => json!("text"),
