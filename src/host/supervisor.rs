@@ -211,7 +211,7 @@ impl<'a> Supervisor<'a> {
             let shared = &self.shared;
             // On the heap for as long as it takes: a pull's state is many times that of a workload that has nothing to do, and
             // all tasks are as large as their largest state.
-            let work = Box::pin(async {
+            let mut work = Box::pin(async {
                 match doing {
                     Step::Fetch(freshness) => candidate.fetch(shared, freshness).await,
                     Step::Compile => candidate.compile(shared).await,
@@ -220,10 +220,14 @@ impl<'a> Supervisor<'a> {
                 }
             });
             let mut desired = self.desired.clone();
-            tokio::select! {
-                biased;
-                done = work => Woken::Done(done),
-                _ = desired.changed() => Woken::Interrupted,
+            loop {
+                tokio::select! {
+                    biased;
+                    done = &mut work => break Woken::Done(done),
+                    _ = desired.changed() => break Woken::Interrupted,
+                    // A pull may take hours, in which what serves may fail.
+                    () = self.signal.notified() => self.look_at_serving(false),
+                }
             }
         };
         self.candidate = Some(candidate);
@@ -310,16 +314,16 @@ impl<'a> Supervisor<'a> {
                         retry_at: None,
                     }
                 });
-                self.look_at_serving();
+                self.look_at_serving(false);
             }
-            None => self.look_at_serving(),
+            None => self.look_at_serving(self.candidate.is_none()),
         }
     }
 
-    /// What answers may lose what it needs to answer, and get it back.
-    fn look_at_serving(&self) {
+    /// What answers may lose what it needs to answer, and get it back. Whether it is the `current` one: no other is to follow.
+    fn look_at_serving(&self, current: bool) {
         let Some(serving) = &self.serving else { return };
-        let (said, current) = (Said::by(serving), self.candidate.is_none());
+        let said = Said::by(serving);
         self.publish(|o| said.show(o, current));
     }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use wash_runtime::{
-    fault::Reason,
+    fault::{Reason, Stage},
     host::{
         BuildError, Host, HostApi, HostApiError, HostBuilder,
         observed::{Observed, Progress, Run, RunState},
@@ -376,6 +376,36 @@ async fn a_service_runs_beside_what_is_called_and_takes_it_down_when_it_ends() {
         }
         host.workload_stop(&id).await.expect("it stops");
     }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_serves_is_looked_at_while_its_successor_is_fetched() {
+    let (host, _) = host().await;
+    let generation = |generation: i64, source: Option<Source>| {
+        let mut workload = command("service", true, &[("DO", "trap"), ("SLEEP_MS", "1000")]);
+        if let (Some(service), Some(source)) = (&mut workload.service, source) {
+            service.source = source;
+        }
+        let mut desired = workload.into_spec("id".into()).expect("a good one");
+        desired.generation = generation;
+        desired
+    };
+    host.set(generation(1, None));
+    until(&host, "id", |o| o.serving.is_some()).await;
+    // Nothing comes of this file until somebody writes it.
+    let folder = tempfile::tempdir().expect("a folder");
+    let pipe = folder.path().join("app.wasm");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo").success());
+    host.set(generation(2, Some(Source::File(pipe.clone()))));
+    let working = Progress::Working(Stage::Fetch);
+    until(&host, "id", |o| o.generation == 2 && o.progress == working).await;
+    let ended = until(&host, "id", |o| o.serving.is_none()).await;
+    assert_eq!(ended.progress, working);
+    let written = tokio::task::spawn_blocking(move || std::fs::write(pipe, SERVICE));
+    written.await.expect("no panic").expect("it is read");
+    host.remove_and_wait("id").await;
 }
 
 #[tokio::test]
