@@ -191,10 +191,10 @@ async fn a_request_allocates_no_more_than_it_did() {
         idle: None,
     });
     let costs = [
-        ("WASI 0.2, fresh instance", cost(HELLO, None).await, 94),
-        ("WASI 0.2, kept instance", cost(HELLO, kept).await, 46),
-        ("WASI 0.3, fresh instance", cost(HELLO_P3, None).await, 143),
-        ("WASI 0.3, kept instance", cost(HELLO_P3, kept).await, 83),
+        ("WASI 0.2, fresh instance", cost(HELLO, None).await, 88),
+        ("WASI 0.2, kept instance", cost(HELLO, kept).await, 43),
+        ("WASI 0.3, fresh instance", cost(HELLO_P3, None).await, 134),
+        ("WASI 0.3, kept instance", cost(HELLO_P3, kept).await, 77),
     ];
     for (name, (cost, sparse), limit) in costs {
         println!("{name}: {cost} allocations, {sparse} after a pause");
