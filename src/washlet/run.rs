@@ -155,8 +155,14 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<u8, RunError> {
         }
     }
     report.draining();
+    let stop = async {
+        host.stop(DRAIN_LIMIT).await;
+        // The end of the last answer may have been taken from its guest and not been sent yet.
+        started.server.send_away();
+        started.server.close_connections().await;
+    };
     tokio::select! {
-        _ = host.stop(DRAIN_LIMIT) => {}
+        () = stop => {}
         () = shutdown.cut() => {}
     }
     Ok(0)
