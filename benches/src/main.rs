@@ -31,13 +31,15 @@ enum Command {
         /// Where to listen.
         listen: SocketAddr,
     },
-    /// The limit of the same with a component of WASI 0.2: a bare program of hyper and Wasmtime.
+    /// The limit of the same with a component: a bare program of hyper and Wasmtime.
     #[command(hide = true)]
     PeerComponent {
         /// Where to listen.
         listen: SocketAddr,
         /// What answers.
         component: PathBuf,
+        /// What it is written for.
+        wasi: peer::Wasi,
         /// By which instances.
         instances: peer::Instances,
     },
@@ -79,8 +81,9 @@ fn main() -> ExitCode {
         Command::PeerComponent {
             listen,
             component,
+            wasi,
             instances,
-        } => peer::serve_component(listen, &component, instances),
+        } => peer::serve_component(listen, &component, wasi, instances),
         Command::Pest { pest } => {
             peer::pester(pest);
             Ok(())

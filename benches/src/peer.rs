@@ -23,7 +23,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, runtime, sync::mpsc, task::LocalSet};
 
-pub use component::{Instances, serve as serve_component};
+pub use component::{Instances, Wasi, serve as serve_component};
 pub use pest::{Pest, pester};
 
 /// Answers `GET` with a line, and `POST` with what it is sent.

@@ -123,14 +123,14 @@ impl Server {
         Self::start(command, address, None)
     }
 
-    /// A bare program of hyper and Wasmtime that serves a component of WASI 0.2.
-    pub fn bare_component(component: &Path, instances: &str) -> Result<Self> {
+    /// A bare program of hyper and Wasmtime that serves a component of this WASI, `p2` or `p3`.
+    pub fn bare_component(component: &Path, wasi: &str, instances: &str) -> Result<Self> {
         let address = free()?;
         let mut command = pinned(&std::env::current_exe()?);
         command
             .args(["peer-component", &address.to_string()])
             .arg(component)
-            .arg(instances);
+            .args([wasi, instances]);
         Self::start(command, address, None)
     }
 

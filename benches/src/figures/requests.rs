@@ -69,7 +69,7 @@ type Ratio = (
     Option<f64>,
 );
 
-const RATIOS: [Ratio; 10] = [
+const RATIOS: [Ratio; 16] = [
     (
         "P1",
         "fresh instance ÷ wasmtime serve, p2",
@@ -92,6 +92,13 @@ const RATIOS: [Ratio; 10] = [
         Some(0.9),
     ),
     (
+        "P1",
+        "fresh instance ÷ a bare program of hyper and Wasmtime, p3",
+        "p3 fresh",
+        "bare wasmtime p3 fresh",
+        Some(0.9),
+    ),
+    (
         "P2",
         "kept instance ÷ wasmtime serve, p2",
         "p2 kept",
@@ -106,8 +113,36 @@ const RATIOS: [Ratio; 10] = [
         Some(1.5),
     ),
     (
+        "P1",
+        "that bare program, fresh ÷ wasmtime serve, p2",
+        "bare wasmtime p2 fresh",
+        "wasmtime p2 fresh",
+        None,
+    ),
+    (
+        "P1",
+        "that bare program, fresh ÷ wasmtime serve, p3",
+        "bare wasmtime p3 fresh",
+        "wasmtime p3 fresh",
+        None,
+    ),
+    (
         "P2",
-        "the same, 16 requests at a time in one instance",
+        "that bare program, kept ÷ wasmtime serve, p2",
+        "bare wasmtime p2 kept",
+        "wasmtime p2 kept",
+        None,
+    ),
+    (
+        "P2",
+        "that bare program, kept ÷ wasmtime serve, p3",
+        "bare wasmtime p3 kept",
+        "wasmtime p3 kept",
+        None,
+    ),
+    (
+        "P2",
+        "16 requests at a time in a kept instance ÷ wasmtime serve, p3",
         "p3 shared",
         "wasmtime p3 kept",
         None,
@@ -117,6 +152,13 @@ const RATIOS: [Ratio; 10] = [
         "kept instance ÷ a bare program of hyper and Wasmtime, p2",
         "p2 kept",
         "bare wasmtime p2 kept",
+        Some(0.9),
+    ),
+    (
+        "P2",
+        "kept instance ÷ a bare program of hyper and Wasmtime, p3",
+        "p3 kept",
+        "bare wasmtime p3 kept",
         Some(0.9),
     ),
     (
@@ -162,11 +204,19 @@ fn contenders(bench: &Bench<'_>) -> Result<Vec<Contender>> {
         Contender::new("p3 shared", washlet(&p3, SHARED)?),
         Contender::new(
             "bare wasmtime p2 fresh",
-            Server::bare_component(&p2, "fresh")?,
+            Server::bare_component(&p2, "p2", "fresh")?,
         ),
         Contender::new(
             "bare wasmtime p2 kept",
-            Server::bare_component(&p2, "kept")?,
+            Server::bare_component(&p2, "p2", "kept")?,
+        ),
+        Contender::new(
+            "bare wasmtime p3 fresh",
+            Server::bare_component(&p3, "p3", "fresh")?,
+        ),
+        Contender::new(
+            "bare wasmtime p3 kept",
+            Server::bare_component(&p3, "p3", "kept")?,
         ),
     ];
     if let Some(wasmtime) = &bench.options.wasmtime {

@@ -1,13 +1,20 @@
-//! The least program of hyper and Wasmtime that serves a component of WASI 0.2: what is left of a request without routes, limits,
-//! metrics and drain.
+//! The least program of hyper and Wasmtime that serves a component: what is left of a request without routes, limits, metrics and
+//! drain.
 //!
-//! It has the levers that washlet has: an engine without concurrency support, a pool whose slots stay resident, epochs and a
-//! limiter for each store. They are written down once more here, so that it shows if washlet loses one.
+//! It has the levers that washlet has: an engine without concurrency support where the component needs none, a pool whose slots
+//! stay resident, epochs and a limiter for each store. They are written down once more here, so that it shows if washlet loses one.
+
+mod v2;
+mod v3;
 
 use std::{cell::RefCell, net::SocketAddr, path::Path, rc::Rc, thread, time::Duration};
 
 use anyhow::Result;
-use hyper::{Request, Response, body::Incoming, service::service_fn};
+use hyper::{
+    Request, Response,
+    body::{Body as HttpBody, Incoming},
+    service::service_fn,
+};
 use tokio::{sync::oneshot, task::spawn_local};
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store,
@@ -15,17 +22,9 @@ use wasmtime::{
     component::{Component, Linker, ResourceTable},
 };
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
-use wasmtime_wasi_http::{
-    WasiHttpCtx, WasiHttpCtxView, WasiHttpView,
-    p2::{
-        self,
-        bindings::{
-            Proxy, ProxyPre,
-            http::types::{ErrorCode, Scheme},
-        },
-        body::HyperOutgoingBody,
-    },
-};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use super::Failure;
 
 /// Time between two ticks of the epoch, at each of which a guest gives way.
 const TICK: Duration = Duration::from_millis(5);
@@ -36,6 +35,15 @@ const INSTANCES: u32 = 1000;
 /// Linear memory of one instance, in bytes.
 const MEMORY: usize = 256 << 20;
 
+/// What the component is written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Wasi {
+    /// WASI 0.2.
+    P2,
+    /// WASI 0.3.
+    P3,
+}
+
 /// Whether instances are used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Instances {
@@ -45,14 +53,38 @@ pub enum Instances {
     Kept,
 }
 
+/// A component's handler, ready to be instantiated.
+trait Handler: Clone + Send + Sized + 'static {
+    /// Whether its engine has to support concurrency.
+    const CONCURRENT: bool;
+    /// It, in one instance.
+    type Proxy: 'static;
+    type Body: HttpBody<Error: Into<Failure>> + 'static;
+    /// Why there is no response.
+    type Error: Into<Failure>;
+
+    fn new(component: &Component) -> wasmtime::Result<Self>;
+
+    async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Self::Proxy>;
+
+    /// Returns when the instance may get another request.
+    async fn call(
+        proxy: &Self::Proxy,
+        store: &mut Store<State>,
+        request: Request<Incoming>,
+        answer: oneshot::Sender<Answer<Self>>,
+    ) -> wasmtime::Result<()>;
+}
+
 /// What the guest answers, or why it does not.
-type Answer = Result<Response<HyperOutgoingBody>, ErrorCode>;
+type Answer<H> = Result<Response<<H as Handler>::Body>, <H as Handler>::Error>;
 
 /// The component on one thread, and its instances that wait for a request: the last one is the first to get one.
-struct Guests {
-    pre: ProxyPre<State>,
+struct Guests<H: Handler> {
+    handler: H,
+    engine: Engine,
     instances: Instances,
-    idle: RefCell<Vec<(Store<State>, Proxy)>>,
+    idle: RefCell<Vec<(Store<State>, H::Proxy)>>,
 }
 
 /// The data of a store.
@@ -65,21 +97,31 @@ struct State {
 }
 
 /// Answers each request as the component does.
-pub fn serve(listen: SocketAddr, component: &Path, instances: Instances) -> Result<()> {
-    let engine = Engine::new(&config())?;
-    let component = Component::from_file(&engine, component)?;
-    let mut linker = Linker::new(&engine);
-    p2::add_to_linker_async(&mut linker)?;
-    let pre = ProxyPre::new(linker.instantiate_pre(&component)?)?;
+pub fn serve(listen: SocketAddr, component: &Path, wasi: Wasi, instances: Instances) -> Result<()> {
+    match wasi {
+        Wasi::P2 => serve_with::<v2::Handler>(listen, component, instances),
+        Wasi::P3 => serve_with::<v3::Handler>(listen, component, instances),
+    }
+}
+
+fn serve_with<H: Handler>(
+    listen: SocketAddr,
+    component: &Path,
+    instances: Instances,
+) -> Result<()> {
+    let engine = Engine::new(&config(H::CONCURRENT))?;
+    let handler = H::new(&Component::from_file(&engine, component)?)?;
+    let clock = engine.clone();
     thread::spawn(move || {
         loop {
             thread::sleep(TICK);
-            engine.increment_epoch();
+            clock.increment_epoch();
         }
     });
     super::serve(listen, move || {
         let guests = Rc::new(Guests {
-            pre: pre.clone(),
+            handler: handler.clone(),
+            engine: engine.clone(),
             instances,
             idle: RefCell::default(),
         });
@@ -91,7 +133,14 @@ pub fn serve(listen: SocketAddr, component: &Path, instances: Instances) -> Resu
     })
 }
 
-fn config() -> Config {
+/// All that a component may import.
+fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    Ok(linker)
+}
+
+fn config(concurrent: bool) -> Config {
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(INSTANCES)
         .total_core_instances(INSTANCES * 8)
@@ -107,29 +156,29 @@ fn config() -> Config {
     }
     let mut config = Config::new();
     config
-        .concurrency_support(false)
+        .concurrency_support(concurrent)
         .epoch_interruption(true)
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
 }
 
-impl Guests {
+impl<H: Handler> Guests<H> {
     /// Has the guest run in a task of its own. Measured: in its connection's it had half as many answers a second from fresh
     /// instances, and no more from kept ones. Each answer went out by itself then, and found its client asleep six times as often.
     async fn answer(
         self: Rc<Self>,
         request: Request<Incoming>,
-    ) -> Result<Response<HyperOutgoingBody>> {
+    ) -> Result<Response<H::Body>, Failure> {
         let (answer, answered) = oneshot::channel();
         spawn_local(self.call(request, answer));
-        Ok(answered.await??)
+        answered.await?.map_err(Into::into)
     }
 
     /// Has an instance answer, and keeps it if it is to be.
     async fn call(
         self: Rc<Self>,
         request: Request<Incoming>,
-        answer: oneshot::Sender<Answer>,
+        answer: oneshot::Sender<Answer<H>>,
     ) -> wasmtime::Result<()> {
         let idle = self.idle.borrow_mut().pop();
         let (mut store, proxy) = match idle {
@@ -137,31 +186,25 @@ impl Guests {
             None => self.instance().await?,
         };
         store.set_epoch_deadline(1);
-        let mut http = store.data_mut().http();
-        let request = http.new_incoming_request(Scheme::Http, request)?;
-        let answer = http.new_response_outparam(answer)?;
-        proxy
-            .wasi_http_incoming_handler()
-            .call_handle(&mut store, request, answer)
-            .await?;
+        H::call(&proxy, &mut store, request, answer).await?;
         if self.instances == Instances::Kept {
             self.idle.borrow_mut().push((store, proxy));
         }
         Ok(())
     }
 
-    async fn instance(&self) -> wasmtime::Result<(Store<State>, Proxy)> {
+    async fn instance(&self) -> wasmtime::Result<(Store<State>, H::Proxy)> {
         let state = State {
             limits: StoreLimitsBuilder::new().memory_size(MEMORY).build(),
             table: ResourceTable::new(),
             wasi: None,
             http: WasiHttpCtx::new(),
         };
-        let mut store = Store::new(self.pre.engine(), state);
+        let mut store = Store::new(&self.engine, state);
         store.limiter(|state| &mut state.limits);
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
-        let proxy = self.pre.instantiate_async(&mut store).await?;
+        let proxy = self.handler.instantiate(&mut store).await?;
         Ok((store, proxy))
     }
 }
