@@ -6,6 +6,7 @@
 //! instances of a component and read by type, so that a host call costs no lookup by name. The *call*: the host function.
 
 mod apart;
+mod boxed;
 #[cfg_attr(
     not(feature = "wasi-http"),
     allow(dead_code, reason = "requests use all of it")

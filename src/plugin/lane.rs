@@ -24,6 +24,7 @@ use tokio::{
 };
 
 use self::standing::{Record, Standing, Stopwatch};
+use super::boxed::in_place;
 use crate::engine::ticks;
 
 pub mod priority;
@@ -203,7 +204,7 @@ where
     F: Future<Output = bool> + Send + 'static,
 {
     fn start(self) -> BoxFuture<'static, bool> {
-        Box::pin(self())
+        Box::into_pin(in_place(self))
     }
 }
 

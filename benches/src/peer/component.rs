@@ -7,7 +7,7 @@
 mod v2;
 mod v3;
 
-use std::{cell::RefCell, net::SocketAddr, path::Path, rc::Rc, thread, time::Duration};
+use std::{cell::RefCell, net::SocketAddr, path::Path, pin::Pin, rc::Rc, thread, time::Duration};
 
 use anyhow::Result;
 use hyper::{
@@ -170,7 +170,7 @@ impl<H: Handler> Guests<H> {
         request: Request<Incoming>,
     ) -> Result<Response<H::Body>, Failure> {
         let (answer, answered) = oneshot::channel();
-        spawn_local(self.call(request, answer));
+        spawn_local(in_place(|| self.call(request, answer)));
         answered.await?.map_err(Into::into)
     }
 
@@ -207,6 +207,12 @@ impl<H: Handler> Guests<H> {
         let proxy = self.handler.instantiate(&mut store).await?;
         Ok((store, proxy))
     }
+}
+
+/// A future in a box, made where it stays; Tokio would copy all its room, mostly for later, some seven times.
+fn in_place<F: Future>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
+    let room = Box::new_uninit();
+    Box::into_pin(Box::write(room, make()))
 }
 
 impl WasiView for State {

@@ -143,7 +143,7 @@ impl Call {
     /// futures would keep one more copy of it at each step.
     async fn run_alone<B, F>(
         self: &Arc<Self>,
-        request: &mut Option<Request<B>>,
+        request: &mut Option<Box<Request<B>>>,
         deadline: Option<Instant>,
         take: impl FnOnce() -> F,
     ) -> bool

@@ -33,7 +33,7 @@ impl Call {
         &self,
         service: &p3::bindings::Service,
         store: &mut Store<StoreState>,
-        request: &mut Option<Request<B>>,
+        request: &mut Option<Box<Request<B>>>,
     ) -> wasmtime::Result<()>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
@@ -42,7 +42,7 @@ impl Call {
         let Some(request) = request.take() else {
             return Ok(());
         };
-        let (request, transmitted) = received(store.data_mut().http().hooks, request);
+        let (request, transmitted) = received(store.data_mut().http().hooks, *request);
         store
             .run_concurrent(async |accessor| -> wasmtime::Result<()> {
                 self.serve_p3(service, accessor, (request, transmitted))
@@ -131,7 +131,7 @@ pub(super) async fn call_p2<B>(
     call: &Arc<Call>,
     proxy: &p2::bindings::Proxy,
     store: &mut Store<StoreState>,
-    request: &mut Option<Request<B>>,
+    request: &mut Option<Box<Request<B>>>,
 ) -> wasmtime::Result<bool>
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
@@ -173,7 +173,7 @@ where
 fn prepare_p2<B>(
     call: &Arc<Call>,
     store: &mut Store<StoreState>,
-    request: &mut Option<Request<B>>,
+    request: &mut Option<Box<Request<B>>>,
 ) -> wasmtime::Result<Option<Handed>>
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
@@ -187,7 +187,7 @@ where
         Some(scheme) if *scheme == uri::Scheme::HTTPS => Scheme::Https,
         _ => Scheme::Http,
     };
-    let request = http.new_incoming_request(scheme, request)?;
+    let request = http.new_incoming_request(scheme, *request)?;
     let answering = Answering(call.clone());
     let out = http.new_response_outparam_from_callback(move |head| {
         let outbox = &answering.0.outbox;

@@ -18,6 +18,8 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::{runtime::Handle, time};
 use wasmtime_wasi_http::Error;
 
+use crate::plugin::boxed::in_place;
+
 /// Longest time for which the rest of a request is read that nobody wants: a client that gets its answer while it writes would
 /// else lose the answer with the connection, or take the stream's early end for an error, as some do.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
@@ -56,7 +58,7 @@ enum Lingers {
 }
 
 /// A request, and whether its body is too large where that is not known yet.
-type Bounded<B> = (Request<Limited<B>>, Option<Arc<Over>>);
+type Bounded<B> = (Box<Request<Limited<B>>>, Option<Arc<Over>>);
 
 /// Bounds a request's body; none if it is larger by its own account.
 pub(super) fn bound<B: Received>(request: Request<B>, max: u64) -> Option<Bounded<B>> {
@@ -79,12 +81,14 @@ pub(super) fn bound<B: Received>(request: Request<B>, max: u64) -> Option<Bounde
         .upper()
         .is_none_or(|upper| upper > max)
         .then(Arc::<Over>::default);
-    let request = request.map(|body| Limited {
-        inner: Some(body),
-        lingers,
-        max,
-        left: max,
-        over: over.clone(),
+    let request = in_place(|| {
+        request.map(|body| Limited {
+            inner: Some(body),
+            lingers,
+            max,
+            left: max,
+            over: over.clone(),
+        })
     });
     Some((request, over))
 }

@@ -89,13 +89,11 @@ enum Phase {
 enum State {
     #[default]
     Empty,
-    /// The guest has its thread still, or gives way `again` before it waits.
-    Held {
-        response: Response<Begun>,
-        again: bool,
-    },
     /// Whoever sends has not taken it yet.
-    Ready(Response<Begun>),
+    Here {
+        response: Response<Begun>,
+        held: Held,
+    },
     /// The head was taken.
     GoesOn(Begun),
     Failed(String),
@@ -103,19 +101,29 @@ enum State {
     Closed,
 }
 
+/// Whether a response waits for the guest, which has its thread still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    No,
+    /// Until the guest gives way.
+    Once,
+    /// Until it gives way twice, since it does so between two of its tasks.
+    Twice,
+}
+
 impl Outbox {
     /// Takes a response, and keeps it until it is whole or the guest waits for something; see [`Outbox::give_way`]. A guest that
     /// has `tasks` gives way between two of them, too.
     pub fn hold(&self, response: Response<WasiBody>, tasks: bool) {
-        self.put(State::Held {
+        self.put(|| State::Here {
             response: response.map(Begun::of),
-            again: tasks,
+            held: if tasks { Held::Twice } else { Held::Once },
         });
     }
 
     /// Takes the words of an error code in place of a response.
     pub fn fail(&self, code: String) {
-        self.put(State::Failed(code));
+        self.put(|| State::Failed(code));
     }
 
     /// The guest has given up its thread: sends what is held, but not the first time if it has tasks; unless it has been
@@ -123,8 +131,8 @@ impl Outbox {
     pub fn give_way(&self, interrupted: bool) -> bool {
         let mut goes_on = false;
         self.change(|state| match state {
-            State::Held { again, .. } if *again && !interrupted => {
-                *again = false;
+            State::Here { held, .. } if *held == Held::Twice && !interrupted => {
+                *held = Held::Once;
                 goes_on = true;
                 false
             }
@@ -166,7 +174,7 @@ impl Outbox {
             return;
         }
         self.change(|state| match state {
-            State::Empty | State::Held { .. } => {
+            state if state.is_held() || matches!(state, State::Empty) => {
                 *state = State::Closed;
                 true
             }
@@ -193,7 +201,7 @@ impl Outbox {
     pub fn fill(&self, cx: &mut Context<'_>) -> Filled {
         let mut filled = Filled::Nothing;
         self.change(|state| {
-            let held = matches!(state, State::Held { .. });
+            let held = state.is_held();
             let Some(body) = state.body() else {
                 return false;
             };
@@ -235,7 +243,7 @@ impl Outbox {
         let mut state = lock(&self.state);
         let taken = mem::replace(&mut *state, State::Closed);
         match taken {
-            State::Ready(response) => {
+            State::Here { response, .. } => {
                 let (head, body) = response.into_parts();
                 let body = if body.is_whole() {
                     self.reach(Phase::Over);
@@ -287,11 +295,11 @@ impl Outbox {
         }
     }
 
-    fn put(&self, new: State) {
+    fn put(&self, new: impl FnOnce() -> State) {
         self.change(|state| {
             let first = matches!(state, State::Empty);
             if first {
-                *state = new;
+                *state = new();
             }
             first
         });
@@ -323,9 +331,10 @@ impl Outbox {
 impl State {
     fn phase(&self) -> Phase {
         match self {
-            Self::Empty | Self::Held { .. } => Phase::Waiting,
-            Self::Ready(response) if response.body().is_whole() => Phase::Whole,
-            Self::Ready(_) | Self::GoesOn(_) | Self::Failed(_) => Phase::Ready,
+            Self::Empty => Phase::Waiting,
+            Self::Here { held, .. } if *held != Held::No => Phase::Waiting,
+            Self::Here { response, .. } if response.body().is_whole() => Phase::Whole,
+            Self::Here { .. } | Self::GoesOn(_) | Self::Failed(_) => Phase::Ready,
             Self::Closed => Phase::Over,
         }
     }
@@ -333,23 +342,21 @@ impl State {
     /// What there is of the response's body, if there is a response.
     fn body(&mut self) -> Option<&mut Begun> {
         match self {
-            Self::Held { response, .. } | Self::Ready(response) => Some(response.body_mut()),
+            Self::Here { response, .. } => Some(response.body_mut()),
             Self::GoesOn(body) => Some(body),
             Self::Empty | Self::Failed(_) | Self::Closed => None,
         }
     }
 
+    fn is_held(&self) -> bool {
+        matches!(self, Self::Here { held, .. } if *held != Held::No)
+    }
+
     /// Sends what is held.
     fn release(&mut self) -> bool {
-        match mem::take(self) {
-            Self::Held { response, .. } => {
-                *self = Self::Ready(response);
-                true
-            }
-            other => {
-                *self = other;
-                false
-            }
+        match self {
+            Self::Here { held, .. } => mem::replace(held, Held::No) != Held::No,
+            _ => false,
         }
     }
 }

@@ -19,7 +19,7 @@ use super::{
 use crate::plugin::lane::Laned;
 
 /// The guest's task. False if no guest has run in it.
-pub(super) fn run<B>(end: End, request: Request<B>) -> impl Future<Output = bool> + Send
+pub(super) fn run<B>(end: End, request: Box<Request<B>>) -> impl Future<Output = bool> + Send
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<wasmtime_wasi_http::Error>,
@@ -34,7 +34,7 @@ where
             }
             Some(shared) => {
                 if let Some(request) = request.take() {
-                    run_shared(&end, shared, request).await;
+                    run_shared(&end, shared, *request).await;
                 }
                 false
             }
@@ -63,7 +63,7 @@ where
                     instance,
                 } = *alone;
                 let take = || future::ready(Some(instance));
-                call.run_alone(&mut Some(request), Some(deadline), take)
+                call.run_alone(&mut Some(Box::new(request)), Some(deadline), take)
                     .await
             };
             Laned::single(alone, &lane).await;
