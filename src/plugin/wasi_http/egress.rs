@@ -8,6 +8,7 @@ mod body;
 mod connect;
 mod denied;
 mod exchange;
+mod grpc;
 mod outside;
 mod pool;
 mod target;
@@ -33,6 +34,7 @@ use wasmtime_wasi_http::{
 use self::{
     denied::Denials,
     exchange::{Exchanged, exchange},
+    grpc::is_grpc,
     target::Target,
 };
 use super::{CLIENT_3, OUTGOING_2, counters::Counters, handler::Label};
@@ -143,11 +145,13 @@ impl Egress {
 struct Call {
     egress: Arc<Egress>,
     target: Target,
+    /// Over HTTP/2 or not at all.
+    grpc: bool,
 }
 
 impl Call {
     /// Judges a call; if it is denied, that is counted, and told if it is new.
-    fn new(egress: &Arc<Egress>, target: Target) -> Option<Self> {
+    fn new(egress: &Arc<Egress>, target: Target, grpc: bool) -> Option<Self> {
         let (scheme, host, port) = (target.scheme(), &target.host, target.port);
         let mut rules = egress.allowed.iter();
         if !rules.any(|rule| rule.allows(scheme, host, port)) {
@@ -157,6 +161,7 @@ impl Call {
         Some(Self {
             egress: egress.clone(),
             target,
+            grpc,
         })
     }
 
@@ -191,7 +196,9 @@ impl WasiHttpHooks for Hooks {
         let Some(target) = Target::of(request.uri()) else {
             return Box::new(async { Err(Error::HttpRequestUriInvalid) });
         };
-        let call = self.0.as_ref().and_then(|egress| Call::new(egress, target));
+        let grpc = is_grpc(request.headers());
+        let egress = self.0.as_ref();
+        let call = egress.and_then(|egress| Call::new(egress, target, grpc));
         let Some(call) = call else {
             return Box::new(async { Err(Error::HttpRequestDenied) });
         };

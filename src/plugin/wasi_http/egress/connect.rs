@@ -47,11 +47,19 @@ pub(super) async fn connect(
     let made = (key, address, place);
     let handshake = async {
         if target.tls {
-            let stream = secure(call.pool(), target, stream).await?;
+            let stream = secure(call, stream).await?;
             let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            if call.grpc && !http2 {
+                tracing::debug!(
+                    host = target.host,
+                    "gRPC needs HTTP/2, which the server does not offer"
+                );
+                return Err(Error::HttpProtocolError);
+            }
             speak(call, made, stream, http2).await
         } else {
-            speak(call, made, stream, false).await
+            // Nothing is asked: a server that does not speak it will not understand a word.
+            speak(call, made, stream, call.grpc).await
         }
     };
     timeout_at(deadline, handshake)
@@ -125,16 +133,23 @@ async fn open(addresses: &[IpAddr], port: u16, deadline: Instant) -> Result<(Tcp
 }
 
 async fn secure(
-    pool: &Pool,
-    target: &Target,
+    call: &Call,
     stream: TcpStream,
 ) -> Result<tokio_rustls::client::TlsStream<TcpStream>> {
-    let config = pool.tls().await.map_err(Error::Tls)?;
+    let target = &call.target;
+    let config = call.pool().tls().await.map_err(Error::Tls)?;
     let name = match target.address {
         Some(address) => ServerName::from(address),
         None => ServerName::try_from(target.host.trim_end_matches('.'))?.to_owned(),
     };
-    let connected = TlsConnector::from(config.clone()).connect(name, stream);
+    let connector = TlsConnector::from(config.clone());
+    let connected = if call.grpc {
+        // Nothing else, or a server that likes HTTP/1.1 better would take that.
+        let offered = vec![b"h2".to_vec()];
+        connector.with_alpn(offered).connect(name, stream)
+    } else {
+        connector.connect(name, stream)
+    };
     connected.await.map_err(tls_failure)
 }
 
@@ -165,11 +180,16 @@ async fn speak(
     };
     if http2 {
         let pings = &call.pool().outside.pings;
+        let silence = if call.grpc {
+            pings.silence_grpc
+        } else {
+            pings.silence
+        };
         let (sender, connection) = http2::Builder::new(driver.clone())
             .timer(TokioTimer::new())
             .initial_connection_window_size(WINDOW)
             .initial_stream_window_size(STREAM_WINDOW)
-            .keep_alive_interval(Some(pings.silence))
+            .keep_alive_interval(Some(silence))
             .keep_alive_timeout(pings.answer)
             .handshake(io)
             .await?;

@@ -94,8 +94,7 @@ pub(super) async fn exchange(
 /// A connection, and whether it was used before.
 async fn lease(call: &Call, fresh: bool, limit: Duration) -> Result<(Lease, bool)> {
     let deadline = Instant::now() + limit;
-    let target = &call.target;
-    let key = Key::new(target.tls, &target.host, target.port);
+    let key = Key::new(&call.target, call.grpc);
     let room = call
         .pool()
         .room(&key, fresh, |address| call.judge(address).is_none());

@@ -47,6 +47,9 @@ pub(in super::super) struct Outside {
 pub(in super::super) struct Pings {
     /// A server that has calls to answer and says nothing for so long is asked whether it is there.
     pub silence: Duration,
+    /// As `silence`, for gRPC, which knows streams that are silent for long: its servers hang up on those who ask more often than
+    /// every five minutes.
+    pub silence_grpc: Duration,
     /// What it may take to answer.
     pub answer: Duration,
 }
@@ -57,6 +60,7 @@ impl Default for Pings {
     fn default() -> Self {
         Self {
             silence: Duration::from_secs(30),
+            silence_grpc: Duration::from_secs(330),
             answer: Duration::from_secs(10),
         }
     }

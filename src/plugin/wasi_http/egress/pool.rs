@@ -31,6 +31,7 @@ use tokio::{
 use super::{
     body::Outgoing,
     outside::{LOOKUPS_OF_WORKLOAD, Outside},
+    target::Target,
 };
 
 /// Time after which a connection that nobody uses is closed: less than most servers wait, so that they seldom close first.
@@ -43,6 +44,8 @@ const MAX_IDLE: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Key {
     pub tls: bool,
+    /// For HTTP/2 alone. Other calls have connections of their own, whatever these turned out to speak.
+    pub http2: bool,
     /// As in a URL, in lower case.
     pub host: String,
     pub port: u16,
@@ -119,11 +122,12 @@ pub(super) struct Closed;
 
 impl Key {
     /// For a connection that this thread's runtime drives. Must be called within one.
-    pub fn new(tls: bool, host: &str, port: u16) -> Self {
+    pub fn new(target: &Target, http2: bool) -> Self {
         Self {
-            tls,
-            host: host.to_ascii_lowercase(),
-            port,
+            tls: target.tls,
+            http2,
+            host: target.host.to_ascii_lowercase(),
+            port: target.port,
             runtime: runtime::Handle::current().id(),
         }
     }

@@ -32,6 +32,7 @@ use super::{
 };
 use crate::plugin::{Notice, testing::workload};
 
+mod grpc;
 mod judging;
 mod limits;
 mod reuse;
@@ -231,6 +232,37 @@ async fn http_1<F>(
     let _ = http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .await;
+}
+
+async fn http_2<F>(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    answer: impl Fn(Request<Incoming>) -> F + Clone + Send,
+) where
+    F: Future<Output = Reply> + Send + 'static,
+{
+    let service = service_fn(|request| {
+        let answer = answer(request);
+        async { Ok::<_, Infallible>(answer.await) }
+    });
+    let _ = http2::Builder::new(TokioExecutor::new())
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+/// Answers with the body and its trailers as they come; `x-said` is the version that it was asked in, and for whom.
+async fn echo(request: Request<Incoming>) -> Reply {
+    let host = request.headers().get("host");
+    let host = host.map(|h| h.to_str().unwrap().to_owned());
+    let host = host.or_else(|| request.uri().authority().map(ToString::to_string));
+    let said = format!("{:?} {}", request.version(), host.unwrap_or_default());
+    let te = request.headers().get(http::header::TE).cloned();
+    let mut response = Response::new(request.into_body().boxed_unsync());
+    let said = HeaderValue::from_str(&said).unwrap();
+    response.headers_mut().insert("x-said", said);
+    if let Some(te) = te {
+        response.headers_mut().insert("x-te", te);
+    }
+    response
 }
 
 async fn within<T>(work: impl Future<Output = T>) -> T {

@@ -11,7 +11,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use super::*;
 
 /// An authority, and a server's configuration with a certificate of it.
-fn authority(name: &str, protocols: &[&str]) -> (RootCertStore, Arc<ServerConfig>) {
+pub(super) fn authority(name: &str, protocols: &[&str]) -> (RootCertStore, Arc<ServerConfig>) {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().unwrap();
@@ -35,13 +35,13 @@ fn authority(name: &str, protocols: &[&str]) -> (RootCertStore, Arc<ServerConfig
 }
 
 /// Says which version it was asked in, and for whom; an echo of the body and its trailers follows.
-async fn server(config: Arc<ServerConfig>) -> Server {
+pub(super) async fn server(config: Arc<ServerConfig>) -> Server {
     secured(config, |stream, _| async {
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         if http2 {
-            http_2(stream, answer).await;
+            http_2(stream, echo).await;
         } else {
-            http_1(stream, answer).await;
+            http_1(stream, echo).await;
         }
     })
     .await
@@ -67,38 +67,12 @@ where
     .await
 }
 
-async fn http_2<F>(
-    stream: TlsStream<TcpStream>,
-    answer: impl Fn(Request<Incoming>) -> F + Clone + Send,
-) where
-    F: Future<Output = Reply> + Send + 'static,
-{
-    let service = service_fn(|request| {
-        let answer = answer(request);
-        async { Ok::<_, Infallible>(answer.await) }
-    });
-    let _ = http2::Builder::new(TokioExecutor::new())
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-}
-
-async fn answer(request: Request<Incoming>) -> Reply {
-    let host = request.headers().get("host");
-    let host = host.map(|h| h.to_str().unwrap().to_owned());
-    let host = host.or_else(|| request.uri().authority().map(ToString::to_string));
-    let said = format!("{:?} {}", request.version(), host.unwrap_or_default());
-    let mut response = Response::new(request.into_body().boxed_unsync());
-    let said = HeaderValue::from_str(&said).unwrap();
-    response.headers_mut().insert("x-said", said);
-    response
-}
-
 fn outside(roots: RootCertStore) -> Outside {
     let names = Names::new(&[&["127.0.0.1"]]);
     Outside::new().trust(roots).resolver(names)
 }
 
-fn world(roots: RootCertStore) -> World {
+pub(super) fn world(roots: RootCertStore) -> World {
     World::new(&outside(roots))
 }
 
@@ -236,6 +210,7 @@ async fn a_connection_whose_server_is_gone_without_a_word_is_given_up() {
     outside.pings = Pings {
         silence: Duration::from_millis(200),
         answer: Duration::from_millis(200),
+        ..Pings::default()
     };
     let world = World::new(&outside);
     let main = world.component(&["a.test", "127.0.0.1"]);
