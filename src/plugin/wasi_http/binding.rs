@@ -98,7 +98,7 @@ impl Bound {
             workload: workload.name.as_str().into(),
             component: component.clone(),
         };
-        let connections = Arc::new(Pool::new(outside));
+        let connections = Pool::new(outside, &outside.budget(&workload.id));
         let egress = workload.components.iter().map(|component| {
             Arc::new(Egress::new(
                 component.allowed_hosts.clone(),

@@ -71,7 +71,7 @@ async fn resolve(pool: &Pool, target: &Target, deadline: Instant) -> Result<Vec<
     if let Some(address) = target.address {
         return Ok(vec![address]);
     }
-    let lookup = pool.outside.resolve(&target.host, &pool.lookups);
+    let lookup = pool.outside.resolve(&target.host, &pool.budget.lookups);
     match timeout_at(deadline, lookup).await {
         Err(_) => Err(Error::DnsTimeout),
         Ok(Ok(addresses)) if !addresses.is_empty() => Ok(addresses),

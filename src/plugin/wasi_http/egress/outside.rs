@@ -1,10 +1,11 @@
 //! What the calls out of all workloads of a server have in common: names, trust, the operator's limits, and totals.
 
 use std::{
+    collections::HashMap,
     fmt, io,
     net::{IpAddr, ToSocketAddrs as _},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -17,7 +18,11 @@ use tokio::{
     task,
 };
 
-use crate::{spec::BlockedNetwork, trust::system_roots};
+use super::pool::Budget;
+use crate::{
+    spec::{BlockedNetwork, WorkloadId},
+    trust::system_roots,
+};
 
 /// Connections that a workload may have open, unless the server was told otherwise.
 pub(in super::super) const MAX_CONNECTIONS: usize = 128;
@@ -38,6 +43,7 @@ pub(in super::super) struct Outside {
     pub totals: Arc<Totals>,
     resolver: Arc<dyn Resolve>,
     lookups: Arc<Semaphore>,
+    budgets: Arc<Mutex<HashMap<WorkloadId, Weak<Budget>>>>,
     tls: Arc<OnceCell<ClientConfig>>,
 }
 
@@ -130,6 +136,7 @@ impl Outside {
             totals: Arc::default(),
             resolver: Arc::new(System),
             lookups: Arc::new(Semaphore::new(LOOKUPS)),
+            budgets: Arc::default(),
             tls: Arc::default(),
         }
     }
@@ -146,6 +153,18 @@ impl Outside {
     pub fn trust(mut self, roots: rustls::RootCertStore) -> Self {
         self.tls = Arc::new(OnceCell::new_with(client_config(roots).ok()));
         self
+    }
+
+    /// What a workload may have, which all its generations share.
+    pub fn budget(&self, workload: &WorkloadId) -> Arc<Budget> {
+        let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(budget) = budgets.get(workload).and_then(Weak::upgrade) {
+            return budget;
+        }
+        budgets.retain(|_, budget| budget.strong_count() > 0);
+        let budget = Arc::<Budget>::default();
+        budgets.insert(workload.clone(), Arc::downgrade(&budget));
+        budget
     }
 
     /// The addresses of a host, in the order in which to try them.

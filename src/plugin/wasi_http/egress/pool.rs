@@ -3,12 +3,15 @@
 //! A connection is driven by a task of the runtime that opened it and is used again only there: each HTTP worker has a runtime
 //! of one thread, so a call and its connection stay on that thread. (Measured over loopback on a busy machine of two processors:
 //! a call over another runtime's connection takes 1.5 to 3 times as long, 187 to 215 µs for 74 to 137 µs; a test that is
-//! ignored measures it.) What belongs to the whole workload, its budget, is shared by all its threads. A thread that ends
+//! ignored measures it.) What belongs to the whole workload, its [budget], is shared by all its threads and generations. A thread that ends
 //! takes its connections along; they count as closed then and are not used again.
 //!
 //! hyper-util's pooled client would not do: it knows connections by name alone, but whether a connection may be used depends on
 //! the address that it leads to, which the rules of one component may open and those of its neighbour not; it cannot close
 //! an idle connection to make room for another one; and its time to connect is the same for all requests.
+
+mod budget;
+mod lease;
 
 use std::{
     net::IpAddr,
@@ -19,19 +22,19 @@ use std::{
     time::Duration,
 };
 
-use hyper::client::conn::{http1, http2};
 use rustls::{ClientConfig, client::Resumption};
 use tokio::{
     runtime,
-    sync::{Notify, OnceCell, Semaphore, watch},
-    task::AbortHandle,
+    sync::{OnceCell, watch},
     time::{self, Instant},
 };
 
-use super::{
-    body::Outgoing,
-    outside::{LOOKUPS_OF_WORKLOAD, Outside},
-    target::Target,
+use super::{outside::Outside, target::Target};
+
+pub(in super::super) use budget::Budget;
+pub(super) use {
+    budget::Place,
+    lease::{Http1, Http2, Http2Parts, Lease, Stream},
 };
 
 /// Time after which a connection that nobody uses is closed: less than most servers wait, so that they seldom close first.
@@ -56,56 +59,19 @@ pub(super) struct Key {
 /// The connections of one generation of a workload. Closed when the generation ends.
 pub(in super::super) struct Pool {
     pub outside: Outside,
-    pub lookups: Arc<Semaphore>,
+    pub budget: Arc<Budget>,
     tls: OnceCell<Arc<ClientConfig>>,
     state: Mutex<State>,
-    /// Something came free: a place, or an idle connection.
-    freed: Notify,
     closing: watch::Sender<bool>,
 }
 
 #[derive(Default)]
 struct State {
-    open: usize,
     closed: bool,
     reaping: bool,
     /// The oldest first.
     idle: Vec<(Instant, Http1)>,
     shared: Vec<Arc<Http2>>,
-}
-
-/// A place for one connection.
-pub(super) struct Place(Arc<Pool>);
-
-/// A connection of HTTP/1.1 that nobody else uses. Dropping it closes it.
-pub(super) struct Http1 {
-    pub key: Key,
-    pub address: IpAddr,
-    pub sender: http1::SendRequest<Outgoing>,
-    pub driver: AbortHandle,
-}
-
-/// A connection of HTTP/2, for any number of calls.
-pub(super) struct Http2 {
-    pub key: Key,
-    pub address: IpAddr,
-    pub sender: http2::SendRequest<Outgoing>,
-    pub driver: AbortHandle,
-    streams: AtomicUsize,
-    /// When the last call ended; meaningless while there are some.
-    since: Mutex<Instant>,
-}
-
-/// A call's share of a connection of HTTP/2.
-pub(super) struct Stream {
-    pub connection: Arc<Http2>,
-    pool: Arc<Pool>,
-}
-
-/// A connection for one call.
-pub(super) enum Lease {
-    Http1(Http1),
-    Http2(Stream),
 }
 
 /// What there is for a call.
@@ -134,15 +100,16 @@ impl Key {
 }
 
 impl Pool {
-    pub fn new(outside: &Outside) -> Self {
-        Self {
+    pub fn new(outside: &Outside, budget: &Arc<Budget>) -> Arc<Self> {
+        let pool = Arc::new(Self {
             outside: outside.clone(),
-            lookups: Arc::new(Semaphore::new(LOOKUPS_OF_WORKLOAD)),
+            budget: budget.clone(),
             tls: OnceCell::new(),
             state: Mutex::default(),
-            freed: Notify::new(),
             closing: watch::Sender::new(false),
-        }
+        });
+        budget.join(&pool);
+        pool
     }
 
     /// Closes what has been idle for too long, as if it were that late.
@@ -151,10 +118,10 @@ impl Pool {
         self.lock().expire(now)
     }
 
-    /// Connections that are open or being opened.
+    /// Connections of the workload that are open or being opened.
     #[cfg(test)]
     pub fn open(&self) -> usize {
-        self.lock().open
+        self.budget.open()
     }
 
     /// Closes all connections, and opens no more.
@@ -165,7 +132,7 @@ impl Pool {
         state.shared.clear();
         drop(state);
         self.closing.send_replace(true);
-        self.freed.notify_waiters();
+        self.budget.all_freed();
     }
 
     /// True once the generation has ended.
@@ -192,7 +159,7 @@ impl Pool {
         admits: impl Fn(IpAddr) -> bool,
     ) -> Result<Room, Closed> {
         loop {
-            let mut freed = std::pin::pin!(self.freed.notified());
+            let mut freed = std::pin::pin!(self.budget.next_freed());
             // From here on, so that nothing is missed that comes free in between.
             freed.as_mut().enable();
             if let Some(room) = self.try_room(key, fresh, &admits)? {
@@ -226,14 +193,21 @@ impl Pool {
                 return Ok(Some(Room::Connection(Lease::Http2(stream))));
             }
         }
-        if state.open >= self.outside.max_connections {
-            // Its place comes free when its task has ended.
-            state.evict();
-            return Ok(None);
+        if let Some(place) = Place::take(self) {
+            return Ok(Some(Room::Place(place)));
         }
-        state.open += 1;
-        self.outside.totals.opened.fetch_add(1, Ordering::Relaxed);
-        Ok(Some(Room::Place(Place(self.clone()))))
+        // Its place comes free when its task has ended.
+        let evicted = state.evict();
+        drop(state);
+        if !evicted {
+            self.budget.evict_elsewhere(self);
+        }
+        Ok(None)
+    }
+
+    /// Closes the connection that has been idle for the longest time, if there is one.
+    fn evict(&self) -> bool {
+        self.lock().evict()
     }
 
     /// Keeps a connection for later calls.
@@ -251,7 +225,7 @@ impl Pool {
         state.idle.push((Instant::now(), connection));
         self.reap_later(&mut state);
         drop(state);
-        self.freed.notify_one();
+        self.budget.freed();
     }
 
     /// Lets all calls share a connection. If there is one already, because two calls wanted it at once, that is used and the new
@@ -281,7 +255,7 @@ impl Pool {
             state.shared.push(connection);
             drop(state);
             // Whoever waits for the same host needs no connection of its own.
-            self.freed.notify_waiters();
+            self.budget.all_freed();
         }
         stream
     }
@@ -312,14 +286,6 @@ impl Pool {
     }
 }
 
-/// What a shared connection is made of.
-pub(super) struct Http2Parts {
-    pub key: Key,
-    pub address: IpAddr,
-    pub sender: http2::SendRequest<Outgoing>,
-    pub driver: AbortHandle,
-}
-
 impl State {
     fn shared(&mut self, key: &Key, admits: &impl Fn(IpAddr) -> bool) -> Option<Arc<Http2>> {
         self.shared.retain(|shared| !shared.sender.is_closed());
@@ -332,14 +298,17 @@ impl State {
 
     /// Closes the connection that has been idle for the longest time. One that its server has closed is not meant: its place has
     /// come free already.
-    fn evict(&mut self) {
+    fn evict(&mut self) -> bool {
         self.idle.retain(|(_, idle)| !idle.sender.is_closed());
         self.shared.retain(|shared| !shared.sender.is_closed());
         if !self.idle.is_empty() {
             self.idle.remove(0);
         } else if let Some(unused) = self.shared.iter().position(|s| s.is_unused()) {
             self.shared.remove(unused);
+        } else {
+            return false;
         }
+        true
     }
 
     /// Closes what has been idle for too long; says when to look again.
@@ -395,55 +364,5 @@ impl Drop for Reaper {
         {
             pool.lock().reaping = false;
         }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.lock().open -= 1;
-        self.0.outside.totals.closed.fetch_add(1, Ordering::Relaxed);
-        self.0.freed.notify_one();
-    }
-}
-
-impl Http2 {
-    fn is_unused(&self) -> bool {
-        self.streams.load(Ordering::Relaxed) == 0
-    }
-
-    fn since(&self) -> Instant {
-        *self.since.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Http1 {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
-}
-
-impl Drop for Http2 {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        let mut state = self.pool.lock();
-        if self.connection.streams.fetch_sub(1, Ordering::Relaxed) > 1 {
-            return;
-        }
-        let mut since = self
-            .connection
-            .since
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *since = Instant::now();
-        if !state.closed && runtime::Handle::try_current().is_ok() {
-            self.pool.reap_later(&mut state);
-        }
-        drop(state);
-        self.pool.freed.notify_one();
     }
 }

@@ -37,6 +37,7 @@ mod judging;
 mod limits;
 mod reuse;
 mod tls;
+mod workloads;
 
 // === fixtures ===
 
@@ -91,7 +92,7 @@ impl World {
     fn new(outside: &Outside) -> Self {
         let sender = Notices::channel();
         Self {
-            pool: Arc::new(Pool::new(outside)),
+            pool: Pool::new(outside, &Arc::default()),
             counters: Arc::default(),
             notices: sender.subscribe(),
             sender,
