@@ -41,6 +41,13 @@ fn entry(text: &str) -> Parsed<AllowedHost> {
         return Err("there is no `self`: name the host that the component is called by".to_owned());
     }
     let (host, port) = split(rest)?;
+    if is_of_spin(host) {
+        return Err(
+            "there are no names in `spin.internal`: components of a workload call each other by what they import and export, \
+             others by the name of a Service"
+                .to_owned(),
+        );
+    }
     Ok(AllowedHost {
         scheme,
         host: self::host(host)?,
@@ -194,6 +201,13 @@ fn port(text: &str) -> Parsed<Port> {
             "the range `{text}` is empty: it ends before its second number"
         ))
     }
+}
+
+/// Whether a host is one of those by which components of a Spin application call each other. No resolver knows them.
+fn is_of_spin(host: &str) -> bool {
+    let host = host.to_ascii_lowercase();
+    let host = host.strip_suffix('.').unwrap_or(&host);
+    host.ends_with(".spin.internal")
 }
 
 /// A host name: labels of letters, digits, `-` and (outside DNS, but in use) `_`.

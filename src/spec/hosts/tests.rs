@@ -27,7 +27,12 @@ fn entries_allow_what_they_say() {
         ("*.example.com", "https://example.com:443", false),
         ("*.example.com", "https://evilexample.com:443", false),
         ("*.example.com:80", "https://a.example.com:443", false),
+        // Where Spin would allow port 443 alone, and wasmCloud allows every port.
         ("https://example.com", "https://example.com:8443", true),
+        ("https://example.com:443", "https://example.com:8443", false),
+        // Any scheme is one, with or without a port; wasmCloud's manifests may have some.
+        ("redis://example.com", "redis://example.com:6379", true),
+        ("redis://example.com", "http://example.com:80", false),
         ("https://example.com/", "https://example.com:443", true),
         ("https://example.com", "http://example.com:80", false),
         ("HTTPS://example.com", "https://example.com:443", true),
@@ -120,7 +125,10 @@ fn errors_name_the_fix() {
         ("a.*.com", "`*.example.com`"),
         ("*.", "`*.example.com`"),
         ("ht tp://example.com", "scheme"),
+        (" ", "`*`"),
         ("http://", "no host"),
+        ("https://", "no host"),
+        ("https:///", "no host"),
         ("::1", "`[::1]`"),
         ("fd00::/8", "`[fd00::]/8`"),
         ("10.0.0.0/33", "network"),
@@ -128,6 +136,12 @@ fn errors_name_the_fix() {
         ("{a,b}.example.com", "one entry for each"),
         ("{{ host }}", "templates"),
         ("http://self", "`self`"),
+        ("http://self.alt", "`self`"),
+        ("self", "`self`"),
+        ("http://*.spin.internal", "the name of a Service"),
+        ("http://back.spin.internal", "the name of a Service"),
+        ("*.Spin.internal.:80", "the name of a Service"),
+        ("https://{{ host }}", "templates"),
         ("exa mple.com", "host name"),
     ];
     for (entry, fix) in cases {
