@@ -245,12 +245,13 @@ mod tests {
     }
 
     #[derive(Debug)]
-    struct Given(Vec<Counted>, RefusedSnapshot);
+    struct Given(Vec<Counted>, RefusedSnapshot, EgressSnapshot);
 
     impl Collector for Given {
         fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
             calls_in(&mut encoder, &self.0)?;
-            refused(&mut encoder, self.1)
+            refused(&mut encoder, self.1)?;
+            calls_out(&mut encoder, self.2)
         }
     }
 
@@ -271,7 +272,7 @@ mod tests {
                     .series
                     .insert(series.to_owned(), value.parse().unwrap());
                 assert_eq!(before, None, "{series} is there twice");
-                let (family, labels) = series.split_once('{').unwrap();
+                let (family, labels) = series.split_once('{').unwrap_or((series, "}"));
                 assert!(labels.ends_with('}'), "{line}");
                 let family = family.strip_suffix("_total").unwrap_or(family);
                 assert!(scraped.kinds.contains_key(family), "{line}");
@@ -312,7 +313,8 @@ mod tests {
             stopping: 23,
         };
         let workloads = vec![named("a", counts), named("b", HttpSnapshot::default())];
-        let Scraped { kinds, series } = scrape(Given(workloads, refused));
+        let none = EgressSnapshot::default();
+        let Scraped { kinds, series } = scrape(Given(workloads, refused, none));
         let of_a = |family: &str, label: &str| {
             let name = format!("washlet_{family}{{namespace=\"default\",workload=\"a\"{label}}}");
             *series
@@ -360,9 +362,35 @@ mod tests {
     }
 
     #[test]
+    fn calls_out_have_their_series() {
+        let out = EgressSnapshot {
+            denied: 1,
+            prohibited: 2,
+            limited: 3,
+            connections: 4,
+            open: 5,
+        };
+        let given = Given(Vec::new(), RefusedSnapshot::default(), out);
+        let Scraped { kinds, series } = scrape(given);
+        for (number, family, kind) in [
+            (1, "egress_denied", "counter"),
+            (2, "egress_prohibited", "counter"),
+            (3, "egress_limited", "counter"),
+            (4, "egress_connections", "counter"),
+            (5, "egress_connections_open", "gauge"),
+        ] {
+            let end = if kind == "counter" { "_total" } else { "" };
+            let found = series.get(&format!("washlet_{family}{end}"));
+            assert_eq!(found, Some(&number), "{family}: {series:#?}");
+            assert_eq!(kinds[&format!("washlet_{family}")], kind);
+        }
+    }
+
+    #[test]
     fn a_workload_that_is_gone_has_no_series() {
         let of_b = |workloads| {
-            let scraped = scrape(Given(workloads, RefusedSnapshot::default()));
+            let (refused, out) = (RefusedSnapshot::default(), EgressSnapshot::default());
+            let scraped = scrape(Given(workloads, refused, out));
             let mut names = scraped.series.into_keys();
             names.any(|name| name.contains("workload=\"b\""))
         };
