@@ -1,5 +1,7 @@
 //! Calls out: connections are kept, and who is denied one is told why where people look.
 
+mod relay;
+
 use std::{fs, sync::atomic::Ordering};
 
 use anyhow::{Context as _, Result, ensure};
