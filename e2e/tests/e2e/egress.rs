@@ -84,11 +84,25 @@ async fn a_denied_call_is_an_event_that_names_the_rule() -> Result<()> {
                 "add `http://127.0.0.1:1` to its localResources.allowedHosts",
             ],
         )?;
+        // One that may call everything, and what is blocked not even then.
+        let all = "    localResources:\n      allowedHosts: ['*']\n  hostInterfaces:";
+        let bold = stage.workload("bold", &image);
+        ns.apply_yaml(&bold.replace("  hostInterfaces:", all))
+            .await?;
+        ready(ns, "bold").await?;
+        let path = "/?url=http://localhost:1/";
+        let answer = stage.answers("bold.test", path, 502, START).await?;
+        ensure!(answer == "DestinationIpProhibited\n", "{answer}");
         let metrics = stage.agent.metrics().await?;
-        ensure!(
-            metrics.contains("washlet_egress_denied_total 3"),
-            "{metrics}"
-        );
+        for line in [
+            "washlet_egress_denied_total 3\n",
+            "washlet_egress_prohibited_total 1\n",
+            "washlet_egress_limited_total 0\n",
+            "washlet_egress_connections_total 1\n",
+            "washlet_egress_connections_open 0\n",
+        ] {
+            ensure!(metrics.contains(line), "{line}: {metrics}");
+        }
         Ok(())
     })
     .await
