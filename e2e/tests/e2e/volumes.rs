@@ -1,5 +1,7 @@
 //! Volumes: what guests find in them, how long it lasts, and what they keep guests from.
 
+mod read_only;
+
 use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
 use anyhow::{Result, ensure};
@@ -84,40 +86,6 @@ async fn what_is_written_outlives_a_rollout_and_not_the_workload() -> Result<()>
         Ok(if left.is_empty() { Ok(()) } else { Err(left) })
     })
     .await
-}
-
-#[tokio::test]
-async fn mounts_that_may_only_be_read_refuse_writes() -> Result<()> {
-    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"a": "1"}});
-    let volumes = json!([{"name": "data"}, {"name": "conf", "configMap": {"name": "settings"}}]);
-    let mounts = json!([
-        {"name": "data", "mountPath": "/rw"}, {"name": "data", "mountPath": "/ro", "readOnly": true},
-        {"name": "conf", "mountPath": "/conf"},
-    ]);
-    let local = Local::of(&[files("files", volumes, Some(mounts)), map]).await?;
-    local.answers("files.test", "/read?at=/conf/a", "1").await?;
-    let is =
-        async |path: &str, status, said| local.expect("files.test", path, (status, said)).await;
-    is("/write?at=/rw/a&text=x", 200, "written").await?;
-    is("/read?at=/ro/a", 200, "x").await?;
-    for refused in [
-        "/write?at=/ro/a&text=y",
-        "/write?at=/ro/new&text=y",
-        "/make?at=/ro/new",
-        "/remove?at=/ro/a",
-        "/write?at=/conf/a&text=y",
-        "/write?at=/conf/new&text=y",
-        "/remove?at=/conf/a",
-        "/link?at=/ro/l&to=a",
-    ] {
-        let (status, said) = local.get("files.test", refused).await?;
-        ensure!(
-            status == 403 && ["not-permitted", "read-only", "access"].contains(&said.as_str()),
-            "{refused}: {status} {said}"
-        );
-    }
-    is("/read?at=/rw/a", 200, "x").await?;
-    is("/read?at=/conf/a", 200, "1").await
 }
 
 #[tokio::test]

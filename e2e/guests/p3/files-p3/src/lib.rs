@@ -1,6 +1,7 @@
 //! Does with the file that `?at=` names what `do` says, by `wasi:filesystem` of WASI 0.3: `write` and `append` so many `bytes`,
 //! set its `size` to them, `make` a directory, `remove` it, `list` the directory that it is in, while so many others that were
-//! begun to be listed are not read; without `do`, reads it. Without `at`, lists what it was given.
+//! begun to be listed are not read; without `do`, reads it. With `as=read` it opens for reading only what it is to change. Without
+//! `at`, lists what it was given.
 
 #[path = "../../http.rs"]
 mod http;
@@ -33,14 +34,24 @@ impl Guest for Files {
         };
         let bytes = http::query(&request, "bytes").and_then(|b| b.parse().ok());
         let what = http::query(&request, "do").unwrap_or_default();
-        Ok(match act(&what, &path, bytes.unwrap_or_default()).await {
+        let flags = match http::query(&request, "as").as_deref() {
+            Some("read") => DescriptorFlags::READ,
+            _ => DescriptorFlags::WRITE,
+        };
+        let done = act(&what, &path, bytes.unwrap_or_default(), flags).await;
+        Ok(match done {
             Ok(bytes) => http::text(200, bytes),
             Err(why) => http::text(403, why),
         })
     }
 }
 
-async fn act(what: &str, path: &str, bytes: u64) -> Result<Vec<u8>, String> {
+async fn act(
+    what: &str,
+    path: &str,
+    bytes: u64,
+    flags: DescriptorFlags,
+) -> Result<Vec<u8>, String> {
     let (directory, rest) = find(path)?;
     let (how, flags) = match what {
         "make" => {
@@ -61,7 +72,8 @@ async fn act(what: &str, path: &str, bytes: u64) -> Result<Vec<u8>, String> {
             return Ok(names.join("\n").into_bytes());
         }
         "" => (OpenFlags::empty(), DescriptorFlags::READ),
-        _ => (OpenFlags::CREATE, DescriptorFlags::WRITE),
+        _ if flags == DescriptorFlags::READ => (OpenFlags::empty(), flags),
+        _ => (OpenFlags::CREATE, flags),
     };
     let file = directory
         .open_at(PathFlags::SYMLINK_FOLLOW, rest, how, flags)
