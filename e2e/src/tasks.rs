@@ -23,6 +23,14 @@ pub struct Thread {
 /// # Errors
 /// When there is no such process, or what the system says of it is not understood.
 pub fn busiest(process: u32) -> Result<Thread> {
+    threads(process)?.into_iter().max().context("no thread")
+}
+
+/// The threads of a process.
+///
+/// # Errors
+/// As of [`busiest`].
+pub fn threads(process: u32) -> Result<Vec<Thread>> {
     let mut threads = Vec::new();
     for task in fs::read_dir(tasks(process))? {
         // One that has ended meanwhile was not the busiest.
@@ -43,7 +51,7 @@ pub fn busiest(process: u32) -> Result<Thread> {
             name: name.to_owned(),
         });
     }
-    threads.into_iter().max().context("no thread")
+    Ok(threads)
 }
 
 /// The processes that a process has started, by their ids.

@@ -29,11 +29,16 @@ pub struct Stage {
 impl Stage {
     /// Starts an agent that trusts the shared registry, and gives the namespace alice's login as the secret `login`.
     pub async fn new(namespace: &TestNamespace) -> Result<Self> {
+        Self::with(namespace, AgentOptions::default()).await
+    }
+
+    /// The same, with what else the agent is given.
+    pub async fn with(namespace: &TestNamespace, options: AgentOptions) -> Result<Self> {
         let registry = Registry::shared().await?;
         namespace
             .apply_pull_secret("login", &registry.host(), ALICE)
             .await?;
-        let agent = start_agent(namespace, registry).await?;
+        let agent = start_agent_with(namespace, registry, options).await?;
         Ok(Self { agent, registry })
     }
 
@@ -73,10 +78,15 @@ impl Stage {
 
 /// An agent that trusts a registry.
 pub async fn start_agent(namespace: &TestNamespace, registry: &Registry) -> Result<Agent> {
-    let options = AgentOptions {
-        certs_d: vec![registry.certs_d()],
-        ..AgentOptions::default()
-    };
+    start_agent_with(namespace, registry, AgentOptions::default()).await
+}
+
+async fn start_agent_with(
+    namespace: &TestNamespace,
+    registry: &Registry,
+    mut options: AgentOptions,
+) -> Result<Agent> {
+    options.certs_d.push(registry.certs_d());
     let mut agent = Agent::start(namespace, options).await?;
     agent.wait_ready(START).await?;
     Ok(agent)
