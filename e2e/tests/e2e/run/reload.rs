@@ -4,7 +4,7 @@ use std::{
     fs,
     io::Write as _,
     os::unix::fs::symlink,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -16,8 +16,11 @@ use crate::{
     local::{Local, folder, path, wasm, workload, yaml},
 };
 
-/// Generous: the machine may be busy. What is measured is printed.
-const MEDIAN: Duration = Duration::from_secs(2);
+/// What is promised of a change, from the write to the first new answer.
+const LIVE: Duration = Duration::from_millis(100);
+/// Of the quickest this one has to keep the promise. A busy machine makes some changes slow, and none quick; what would make each
+/// of them wait, as looking at the files now and then does, shows in all.
+const QUICK: usize = 4;
 
 /// A running workload `app` of `IMAGE` in a folder.
 async fn start(dir: &Path, image: &str) -> Result<Local> {
@@ -27,6 +30,31 @@ async fn start(dir: &Path, image: &str) -> Result<Local> {
     let local = Local::start(&[path(&file)?]).await?;
     local.answers("app.test", "/", "v1").await?;
     Ok(local)
+}
+
+/// Waits until a change is live, which was just made; says how long that took.
+async fn live(local: &Local, version: &str) -> Result<Duration> {
+    let written = Instant::now();
+    while local.get("app.test", "/").await? != (200, version.to_owned()) {
+        ensure!(
+            written.elapsed() < Duration::from_secs(30),
+            "{version} never came"
+        );
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Ok(written.elapsed())
+}
+
+/// Fails unless changes are live as soon as promised, wherever the machine lets them.
+fn prompt(what: &str, mut delays: Vec<Duration>) -> Result<()> {
+    delays.sort();
+    let (quick, median) = (delays[QUICK], delays[delays.len() / 2]);
+    let (first, last) = (delays[0], delays[delays.len() - 1]);
+    eprintln!(
+        "{what}, from the write to the new answer: quickest {first:?}, {QUICK} before {quick:?}, median {median:?}, slowest {last:?}"
+    );
+    ensure!(quick < LIVE, "{what}: {delays:?}");
+    Ok(())
 }
 
 #[tokio::test]
@@ -49,15 +77,7 @@ async fn fifty_rewrites_under_load_drop_no_request() -> Result<()> {
             fs::copy(wasm(version), dir.join("new"))?;
             fs::rename(dir.join("new"), &component)?;
         }
-        let written = Instant::now();
-        while local.get("app.test", "/").await? != (200, version.to_owned()) {
-            ensure!(
-                written.elapsed() < Duration::from_secs(30),
-                "{version} never came"
-            );
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        delays.push(written.elapsed());
+        delays.push(live(&local, version).await?);
     }
     let tally = load.stop_without_failure().await?;
     ensure!(
@@ -65,11 +85,35 @@ async fn fifty_rewrites_under_load_drop_no_request() -> Result<()> {
         "{:?}",
         tally.told
     );
-    delays.sort();
-    let (median, worst) = (delays[delays.len() / 2], delays[delays.len() - 1]);
-    eprintln!("from the write to the new answer: median {median:?}, worst {worst:?}");
-    ensure!(median < MEDIAN, "{median:?}");
-    Ok(())
+    prompt("a component", delays)
+}
+
+#[tokio::test]
+async fn a_changed_yaml_file_is_live_at_once() -> Result<()> {
+    let dir = folder("reload")?;
+    for version in ["v1", "v2"] {
+        fs::copy(wasm(version), dir.join(version).with_extension("wasm"))?;
+    }
+    let local = start(&dir, "v1.wasm").await?;
+    let of = |version: &str| {
+        let image = json!({"image": format!("file:./{version}.wasm")});
+        yaml(&[workload("app", "v1", image)])
+    };
+    // Both are compiled once, and then come from the cache.
+    fs::write(dir.join("app.yaml"), of("v2"))?;
+    local.answers("app.test", "/", "v2").await?;
+    let mut delays = Vec::new();
+    for round in 0..30 {
+        let version = if round % 2 == 0 { "v1" } else { "v2" };
+        if round % 4 < 2 {
+            fs::write(dir.join("app.yaml"), of(version))?;
+        } else {
+            fs::write(dir.join("new"), of(version))?;
+            fs::rename(dir.join("new"), dir.join("app.yaml"))?;
+        }
+        delays.push(live(&local, version).await?);
+    }
+    prompt("YAML", delays)
 }
 
 #[tokio::test]
@@ -192,16 +236,24 @@ async fn folders_and_links_may_be_replaced() -> Result<()> {
     local.answers("app.test", "/", "v2").await
 }
 
-#[tokio::test]
-async fn a_new_file_behind_a_link_to_its_folder_is_noticed() -> Result<()> {
-    let dir = folder("reload")?;
+/// A folder `releases/1` with some files, and `current`, a link to it.
+fn release(dir: &Path, files: &[&str]) -> Result<PathBuf> {
     let release = dir.join("releases/1");
     fs::create_dir_all(&release)?;
     symlink("releases/1", dir.join("current"))?;
-    fs::write(
-        release.join("a.yaml"),
-        yaml(&[workload("a", "v1", json!({}))]),
-    )?;
+    for file in files {
+        fs::copy(wasm("v1"), release.join(file))?;
+    }
+    Ok(release)
+}
+
+#[tokio::test]
+async fn a_new_file_behind_a_link_to_its_folder_is_noticed() -> Result<()> {
+    let dir = folder("reload")?;
+    let release = release(&dir, &["app.wasm"])?;
+    // So something else leads to the folder by its own name, under which its changes are told then.
+    let image = json!({"image": format!("file:{}", release.join("app.wasm").display())});
+    fs::write(release.join("a.yaml"), yaml(&[workload("a", "v1", image)]))?;
     let local = Local::start(&[path(&dir.join("current"))?]).await?;
     local.answers("a.test", "/", "v1").await?;
     fs::write(
@@ -209,4 +261,25 @@ async fn a_new_file_behind_a_link_to_its_folder_is_noticed() -> Result<()> {
         yaml(&[workload("b", "v2", json!({}))]),
     )?;
     local.answers("b.test", "/", "v2").await
+}
+
+#[tokio::test]
+async fn every_component_behind_a_link_is_watched() -> Result<()> {
+    let dir = folder("reload")?;
+    let release = release(&dir, &["one.wasm", "two.wasm"])?;
+    let of = |name: &str| {
+        let image = json!({"image": format!("file:./current/{name}.wasm")});
+        workload(name, "v1", image)
+    };
+    let file = dir.join("app.yaml");
+    fs::write(&file, yaml(&[of("one"), of("two")]))?;
+    let local = Local::start(&[path(&file)?]).await?;
+    for name in ["one", "two"] {
+        local.answers(&format!("{name}.test"), "/", "v1").await?;
+    }
+    for name in ["one", "two"] {
+        fs::copy(wasm("v2"), release.join(name).with_extension("wasm"))?;
+        local.answers(&format!("{name}.test"), "/", "v2").await?;
+    }
+    Ok(())
 }
