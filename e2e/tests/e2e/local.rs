@@ -45,13 +45,20 @@ impl Local {
 
     /// Starts a command that is `washlet run` in the end.
     pub async fn spawn(command: Command) -> Result<Self> {
-        let log = folder("run-log")?.join("log");
-        let mut process = Process::spawn("washlet run", command, &log)?;
+        Self::spawn_into(command, &folder("run-log")?.join("log")).await
+    }
+
+    /// The same with its output in this file, or what a test writes there in its place.
+    pub async fn spawn_into(command: Command, log: &Path) -> Result<Self> {
+        let mut process = Process::spawn("washlet run", command, log)?;
         let address = eventually("it tells where it listens", LIMIT, async || {
-            let said = fs::read_to_string(&log).context("reading its output")?;
-            let address = said
-                .lines()
-                .find_map(|line| line.strip_prefix("listening on http://"));
+            let said = fs::read_to_string(log).context("reading its output")?;
+            let whole = said
+                .split_inclusive('\n')
+                .filter_map(|line| line.strip_suffix('\n'));
+            // A terminal is told what to clear before it.
+            let mut told = whole.filter_map(|line| line.split_once("listening on http://"));
+            let address = told.next().map(|(_, address)| address.trim_end());
             if let Some(address) = address {
                 return Ok(Ok(address.parse().context("no address")?));
             }

@@ -3,6 +3,7 @@
 mod composition;
 mod mistakes;
 mod reload;
+mod terminal;
 
 use std::{fs, process::Command, time::Duration};
 
