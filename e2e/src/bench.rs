@@ -22,6 +22,9 @@ pub use figure::Figure;
 /// The figures that are measured here.
 pub const FIGURES: [&str; 5] = ["P6", "P7", "P8", "P13", "P14"];
 
+/// Rounds of each figure, which is the median over them.
+pub const ROUNDS: usize = 5;
+
 /// What to measure, and on what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -31,8 +34,8 @@ pub struct Options {
     pub figures: Vec<String>,
     /// Workloads, in place of the figures' own numbers.
     pub workloads: Option<usize>,
-    /// Rounds, in place of the figures' own numbers.
-    pub rounds: Option<usize>,
+    /// Rounds of each figure, see [`ROUNDS`].
+    pub rounds: usize,
 }
 
 impl Options {
@@ -45,7 +48,7 @@ impl Options {
             washlet: PathBuf::new(),
             figures: FIGURES.map(str::to_owned).to_vec(),
             workloads: None,
-            rounds: None,
+            rounds: ROUNDS,
         };
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
@@ -64,7 +67,7 @@ impl Options {
                     options.figures = value()?.split(',').map(str::to_owned).collect();
                 }
                 "--workloads" => options.workloads = Some(value().and_then(number)?),
-                "--rounds" => options.rounds = Some(value().and_then(number)?),
+                "--rounds" => options.rounds = value().and_then(number)?,
                 other => bail!("{other} is no argument"),
             }
         }
@@ -123,7 +126,8 @@ mod tests {
     fn the_command_line_says_what_to_measure() {
         let options = parse("--washlet x --figures P7,P8 --workloads 500").unwrap();
         assert!(options.wants(&["P8"]) && !options.wants(&["P6"]));
-        assert_eq!((options.workloads, options.rounds), (Some(500), None));
+        assert_eq!((options.workloads, options.rounds), (Some(500), ROUNDS));
+        assert_eq!(parse("--washlet x --rounds 1").unwrap().rounds, 1);
         assert_eq!(parse("--washlet x").unwrap().figures, FIGURES);
     }
 

@@ -21,10 +21,10 @@ pub struct Args {
     /// Only these figures, for example `P1,P9,P13`.
     #[arg(long, value_delimiter = ',')]
     figures: Vec<String>,
-    /// Rounds of the figures of one process; each is a median over them.
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
-    /// Seconds of each of their rounds.
+    /// Rounds of each figure, which is a median over them; at least 1.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Seconds of each round of the figures of one process.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
     /// Workloads on the agent, in place of 5,000 and 1,000, to try things out.
@@ -65,6 +65,7 @@ pub fn run(args: &Args) -> Result<()> {
         cargo::run(install)?;
         let mut command = Command::new(release.join("washlet-bench-cluster"));
         command.arg("--washlet").arg(&washlet);
+        command.args(["--rounds", &args.rounds.to_string()]);
         if let Some(workloads) = args.workloads {
             command.args(["--workloads", &workloads.to_string()]);
         }

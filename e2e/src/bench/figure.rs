@@ -9,11 +9,11 @@ pub struct Figure {
     pub figure: &'static str,
     /// What is compared with the target.
     pub value: f64,
-    /// The first target: the value should not be above it.
-    pub target: f64,
+    /// The first target, if there is one: the value should not be above it.
+    pub target: Option<f64>,
     /// What the agent took.
     pub ours: f64,
-    /// What the peer took; none where the target is a plain number.
+    /// What the peer took, or the limit is; none where the target is a plain number.
     pub peer: Option<f64>,
     /// Unit of `ours` and `peer`.
     pub unit: &'static str,
@@ -63,7 +63,7 @@ mod tests {
         let figure = Figure {
             figure: "P7",
             value: 1.234_56,
-            target: 2.0,
+            target: Some(2.0),
             ours: 5.0,
             peer: None,
             unit: "s",

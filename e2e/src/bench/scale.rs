@@ -15,7 +15,6 @@ use crate::agent::Agent;
 
 const WORKLOADS: usize = 5000;
 const COMPONENTS: usize = 50;
-const ROUNDS: usize = 3;
 /// After this the agent has nothing left to do, and its allocator has given back what it does not use.
 const SETTLE: Duration = Duration::from_secs(15);
 
@@ -29,9 +28,8 @@ pub(super) async fn measure(options: &Options) -> Result<Vec<Figure>> {
     let idle = Resident::of(agent.id())?;
     agent.kill9();
 
-    let (mut ours, mut peers) = (Vec::new(), Vec::new());
-    let mut full = idle;
-    for round in 1..=options.rounds.unwrap_or(ROUNDS) {
+    let (mut ours, mut peers, mut full) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 1..=options.rounds {
         scene.create(count).await?;
         let took = peer.write_all(&scene).await?;
         peers.push(took.as_secs_f64());
@@ -47,8 +45,9 @@ pub(super) async fn measure(options: &Options) -> Result<Vec<Figure>> {
             ensure_answers(&agent, name).await?;
         }
         tokio::time::sleep(SETTLE).await;
-        full = Resident::of(agent.id())?;
-        eprintln!("round {round}: agent {ours:.2?} s, bare client {peers:.2?} s; {full:?}");
+        let resident = Resident::of(agent.id())?;
+        eprintln!("round {round}: agent {ours:.2?} s, bare client {peers:.2?} s; {resident:?}");
+        full.push(resident);
         agent.kill9();
         scene.clear().await?;
     }
@@ -57,7 +56,7 @@ pub(super) async fn measure(options: &Options) -> Result<Vec<Figure>> {
         count,
         median(&ratio),
         (median(&ours), median(&peers)),
-        (idle, full),
+        (idle, Resident::median(&full)),
     ))
 }
 
@@ -76,7 +75,7 @@ async fn prepare(scene: &Scene) -> Result<(Agent, Peer)> {
 
 #[expect(
     clippy::cast_precision_loss,
-    reason = "KiB of one process and thousands of workloads are exact"
+    reason = "thousands of workloads are exact"
 )]
 fn figures(
     count: usize,
@@ -84,12 +83,12 @@ fn figures(
     (ours, peer): (f64, f64),
     (idle, full): (Resident, Resident),
 ) -> Vec<Figure> {
-    let each = |idle: u64, full: u64| full.saturating_sub(idle) as f64 / count as f64;
+    let each = |idle: f64, full: f64| (full - idle).max(0.0) / count as f64;
     vec![
         Figure {
             figure: "P7",
             value: ratio,
-            target: 2.0,
+            target: Some(2.0),
             ours,
             peer: Some(peer),
             unit: "s",
@@ -101,9 +100,9 @@ fn figures(
         Figure {
             figure: "P8",
             value: each(idle.total, full.total),
-            target: 64.0,
-            ours: full.total as f64,
-            peer: Some(idle.total as f64),
+            target: Some(64.0),
+            ours: full.total,
+            peer: Some(idle.total),
             unit: "KiB",
             note: format!(
                 "resident memory with {count} Workloads, less what it is with none, a Workload; of its own (anonymous): {:.1} KiB",

@@ -11,7 +11,7 @@ const USAGE: &str = "usage: washlet-bench-cluster --washlet PATH [--figures P6,P
   --washlet PATH   the binary to measure: a release build
   --figures LIST   all by default; P7 and P8 are measured together
   --workloads N    in place of 5000 (P7, P8) and 1000 (P13, P14), to try things out
-  --rounds N       rounds of P7 and P14 (3 and 5 by default), and ten times as many of P6";
+  --rounds N       rounds of each figure, which is the median over them (5 by default); ten times as many of P6";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
