@@ -287,6 +287,11 @@ impl Outbox {
         lock(&self.state).body()?.fault(announced)
     }
 
+    /// Whether the guest has answered, if only with an error.
+    pub fn has_answer(&self) -> bool {
+        !matches!(&*lock(&self.state), State::Empty)
+    }
+
     /// Whether a body that went on is at its end.
     pub fn is_at_end(&self) -> bool {
         match &*lock(&self.state) {

@@ -2,8 +2,9 @@
 //! others go on.
 //!
 //! Each is driven by a task of its own, on the thread of the request that it was made for; requests are sent to it. The price of
-//! sharing is that a guest's tasks cannot be stopped one by one: when one outlives its time, the instance takes no further
-//! requests and ends with those that it has, at the latest when the last of these is out of time. A trap ends all of them.
+//! sharing is that a guest's tasks cannot be stopped one by one, as Wasmtime can only drop a whole store: when one outlives its
+//! time, or its client leaves before it has answered, the instance takes no further requests and ends with those that it has, at
+//! the latest when the last of these is out of time. A trap ends all of them.
 
 use std::{
     collections::HashMap,
@@ -70,6 +71,8 @@ struct State {
 struct InFlight {
     call: Arc<Call>,
     deadline: Instant,
+    /// The guest has it.
+    begun: bool,
     ended: oneshot::Sender<Ended>,
 }
 
@@ -88,10 +91,17 @@ struct Asked<'a> {
 }
 
 /// What there is for a request.
-enum Granted {
+enum Granted<'a> {
     /// A shared instance has it, by this number.
-    Slot(Arc<Driven>, u64, oneshot::Receiver<Ended>),
+    Slot(Slot<'a>, oneshot::Receiver<Ended>),
     Alone(Box<Alone>),
+}
+
+/// A request's place in an instance. Who drops it does not wait for the end any more.
+struct Slot<'a> {
+    driven: Arc<Driven>,
+    id: u64,
+    call: &'a Call,
 }
 
 /// A request, and an instance that is its own.
@@ -141,13 +151,13 @@ impl Shared {
                     Err(refused) => return Ok(refused),
                 },
             };
-            let (driven, id, mut end) = match granted {
-                Granted::Slot(driven, id, end) => (driven, id, end),
+            let (slot, mut end) = match granted {
+                Granted::Slot(slot, end) => (slot, end),
                 Granted::Alone(alone) => return Err(alone),
             };
             let ended = match time::timeout_at(asked.deadline, &mut end).await {
                 Ok(ended) => ended,
-                Err(_) => match driven.give_up(id) {
+                Err(_) => match slot.driven.give_up(slot.id) {
                     Some(_) => {
                         let outcome = call.handler().judge(None, None);
                         call.finish(outcome);
@@ -166,14 +176,15 @@ impl Shared {
     }
 
     /// What there is for a request, without waiting.
-    fn grant(&self, asked: &mut Asked<'_>) -> Result<Granted, Full> {
+    fn grant<'a>(&self, asked: &mut Asked<'a>) -> Result<Granted<'a>, Full> {
         static IDS: AtomicU64 = AtomicU64::new(0);
         while asked.request.is_some()
             && let Some(driven) = self.driven(asked.call.handler())
         {
             let id = IDS.fetch_add(1, Ordering::Relaxed);
             if let Some(end) = self.admit(&driven, id, asked) {
-                return Ok(Granted::Slot(driven, id, end));
+                let call = asked.call;
+                return Ok(Granted::Slot(Slot { driven, id, call }, end));
             }
         }
         let instance = self.instances.try_take()?;
@@ -189,7 +200,7 @@ impl Shared {
     ///
     /// # Errors
     /// It was refused, or cut.
-    async fn wait(&self, asked: &mut Asked<'_>) -> Result<Granted, Outcome> {
+    async fn wait<'a>(&self, asked: &mut Asked<'a>) -> Result<Granted<'a>, Outcome> {
         let (handler, deadline) = (asked.call.handler(), asked.deadline);
         let wait = self.instances.wait_for(|| self.grant(asked));
         tokio::select! {
@@ -276,6 +287,7 @@ impl Shared {
             InFlight {
                 call: asked.call.clone(),
                 deadline: asked.deadline,
+                begun: false,
                 ended,
             },
         );
@@ -325,11 +337,36 @@ impl Driven {
         state.retired && state.in_flight.is_empty()
     }
 
-    /// Nobody waits for a request any more. It goes on as long as the instance has others; none if it has ended.
+    /// A request's time is over. It goes on as long as the instance has others; none if it has ended.
     fn give_up(&self, id: u64) -> Option<InFlight> {
-        let in_flight = lock(&self.state).in_flight.remove(&id);
+        let in_flight = lock(&self.state).in_flight.remove(&id)?;
         self.retire();
-        in_flight
+        // The guest may keep the instance from noticing that by itself.
+        self.changed.notify_one();
+        Some(in_flight)
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        let mut state = lock(&self.driven.state);
+        let Some(in_flight) = state.in_flight.get(&self.id) else {
+            return;
+        };
+        // A guest that has answered learns by its body that nobody reads on, and its place is free then.
+        if in_flight.begun && in_flight.call.outbox.has_answer() {
+            return;
+        }
+        let left = state.in_flight.remove(&self.id);
+        let is_last = state.in_flight.is_empty();
+        drop(state);
+        match left {
+            Some(InFlight { begun: true, .. }) => {
+                self.driven.retire();
+                self.driven.changed.notify_one();
+            }
+            _ => self.call.handler().instances.slot_freed(is_last),
+        }
     }
 }
 

@@ -17,6 +17,7 @@ mod generations;
 mod http2;
 mod https;
 mod idle;
+mod leaving;
 mod limits;
 mod reuse;
 mod service_port;

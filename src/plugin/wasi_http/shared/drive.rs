@@ -4,6 +4,7 @@ use std::{
     future::poll_fn,
     pin::pin,
     sync::{Arc, Mutex},
+    task::Poll,
     time::Duration,
 };
 
@@ -94,10 +95,11 @@ pub(super) async fn drive(
                     tokio::select! {
                         Some(order) = queue.recv() => {
                             let Order { id, request } = order;
-                            let Some(call) = driven.call(id) else { continue };
+                            let Some(call) = driven.begin(id) else { continue };
                             let (driven, handler) = (&driven, &handler);
                             requests.push(async move {
-                                let result = call.serve_shared(service, accessor, request).await;
+                                let serving = call.serve_shared(service, accessor, request);
+                                let result = while_wanted(&call, serving).await;
                                 if result.is_ok() {
                                     driven.ended(id, handler, idle);
                                 }
@@ -132,10 +134,26 @@ pub(super) async fn drive(
     true
 }
 
+/// Waits for a request's end, or until nobody else does: its guest goes on, but the request is over.
+async fn while_wanted(
+    call: &Call,
+    serving: impl Future<Output = wasmtime::Result<()>>,
+) -> wasmtime::Result<()> {
+    let mut serving = pin!(serving);
+    poll_fn(|cx| match serving.as_mut().poll(cx) {
+        Poll::Pending => call.poll_ended(cx).map(Ok),
+        ended => ended,
+    })
+    .await
+}
+
 impl Driven {
-    fn call(&self, id: u64) -> Option<Arc<Call>> {
-        let state = lock(&self.state);
-        state.in_flight.get(&id).map(|f| f.call.clone())
+    /// A request that begins; none if nobody waits for it any more.
+    fn begin(&self, id: u64) -> Option<Arc<Call>> {
+        let mut state = lock(&self.state);
+        let in_flight = state.in_flight.get_mut(&id)?;
+        in_flight.begun = true;
+        Some(in_flight.call.clone())
     }
 
     /// Has responses sent when the instance gives up its thread, which is asked to go on where that may make one whole.
@@ -172,10 +190,10 @@ impl Driven {
         }
     }
 
-    /// Ready when nothing that is in flight may go on. Meanwhile it lets the instance retire, if a request is out of time or
+    /// Ready when nothing that is in flight may go on, or nothing is and nothing comes. Meanwhile it lets the instance retire, if a request is out of time or
     /// none has come for as long as an idle instance is kept.
     async fn overdue(&self, idle: Option<Duration>) {
-        loop {
+        while !self.is_done() {
             let (first, last) = {
                 let state = lock(&self.state);
                 let deadlines = || state.in_flight.values().map(|f| f.deadline);
