@@ -1,4 +1,4 @@
-//! How much memory one instance may have, and all instances of a workload together.
+//! How much memory one instance may have, and all instances of a workload together; and how large a table may be.
 
 use std::{
     fmt,
@@ -41,7 +41,8 @@ impl SharedMemory {
 /// The limits of one store, and whether it ran into them.
 ///
 /// The limit is on the sum of all linear memories of the store. A guest that asks for more is told so as WebAssembly does
-/// (`memory.grow` returns -1); what it makes of that, usually a trap, is then known to be for lack of memory.
+/// (`memory.grow` returns -1); what it makes of that, usually a trap, is then known to be for lack of memory. Tables are the same,
+/// each with a limit of its own.
 #[derive(Debug)]
 pub struct InstanceLimits {
     max_memory: usize,
@@ -58,13 +59,21 @@ pub enum Refusal {
     Instance(usize),
     /// That of all instances of the workload together, in bytes.
     Workload(usize),
+    /// That of one table, in elements.
+    Table(usize),
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Instance(bytes) => write!(f, "limit {bytes} bytes"),
-            Self::Workload(bytes) => write!(f, "limit {bytes} bytes of the whole workload"),
+            Self::Instance(bytes) => write!(f, "an instance may have {bytes} bytes"),
+            Self::Workload(bytes) => {
+                write!(
+                    f,
+                    "all instances of the workload together may have {bytes} bytes"
+                )
+            }
+            Self::Table(elements) => write!(f, "a table may have {elements} elements"),
         }
     }
 }
@@ -107,13 +116,13 @@ impl InstanceLimits {
         self.refused = None;
     }
 
-    /// Whether memory was refused.
+    /// Whether memory, or more of a table, was refused.
     #[must_use]
     pub const fn was_refused(&self) -> bool {
         self.refused.is_some()
     }
 
-    /// The limit by which memory was last refused.
+    /// The limit by which memory, or more of a table, was last refused.
     #[must_use]
     pub const fn refusal(&self) -> Option<Refusal> {
         self.refused
@@ -164,7 +173,15 @@ impl ResourceLimiter for InstanceLimits {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(desired <= maximum.unwrap_or(Self::MAX_TABLE).min(Self::MAX_TABLE))
+        let most = maximum.unwrap_or(Self::MAX_TABLE);
+        if desired <= most.min(Self::MAX_TABLE) {
+            return Ok(true);
+        }
+        // As with memories, a table's own maximum is not this limit's doing; but in a pool each has at most that of a slot.
+        if most >= Self::MAX_TABLE {
+            self.refused = Some(Refusal::Table(Self::MAX_TABLE));
+        }
+        Ok(false)
     }
 }
 
@@ -209,6 +226,21 @@ mod tests {
         assert!(!limits.memory_growing(4, 5, None).unwrap());
         assert!(limits.was_refused());
         assert_eq!(limits.used(), 10);
+    }
+
+    #[test]
+    fn a_table_is_refused_by_its_own_limit() {
+        let most = InstanceLimits::MAX_TABLE;
+        let mut limits = InstanceLimits::new(10);
+        assert!(limits.table_growing(0, most, None).unwrap());
+        assert!(!limits.table_growing(1, 3, Some(2)).unwrap());
+        assert!(!limits.was_refused(), "it is full by itself");
+        for maximum in [None, Some(most), Some(2 * most)] {
+            limits.renew();
+            assert!(!limits.table_growing(most, most + 1, maximum).unwrap());
+            assert_eq!(limits.refusal(), Some(Refusal::Table(most)), "{maximum:?}");
+        }
+        assert_eq!(limits.used(), 0);
     }
 
     #[test]

@@ -242,10 +242,7 @@ pub(super) fn exit(result: wasmtime::Result<Result<(), ()>>, limits: &InstanceLi
         (Some(I32Exit(code)), _) => Exit::Error(*code),
         (_, Some(Trap::OutOfFuel)) => Exit::OutOfFuel,
         (_, Some(Trap::Interrupt)) => Exit::DeadlineExceeded,
-        _ if limits.was_refused() => Exit::MemoryLimit(format!(
-            "an instance may have {} bytes",
-            limits.max_memory()
-        )),
+        _ if let Some(refusal) = limits.refusal() => Exit::MemoryLimit(refusal.to_string()),
         (_, Some(trap)) => Exit::Trapped(cut(match function(&error) {
             Some(name) => format!("{trap}, in {name}"),
             None => trap.to_string(),

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+mod failing;
+
 use super::*;
 use crate::{
     engine::Engine,
@@ -23,7 +25,7 @@ const GROW: &str =
 fn command(body: &str) -> Vec<u8> {
     let text = format!(
         r#"(component
-            (core module $m (memory 1) (func $body (export "run") (result i32) {body}))
+            (core module $m (memory 1) (table $t 1 funcref) (func $body (export "run") (result i32) {body}))
             (core instance $i (instantiate $m))
             (func $run (result (result)) (canon lift (core func $i "run")))
             (instance $r (export "run" (func $run)))
