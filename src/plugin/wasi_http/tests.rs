@@ -12,6 +12,7 @@ mod bodies;
 mod client;
 mod counts;
 mod faults;
+mod faults_p3;
 mod fuel;
 mod generations;
 mod http2;
