@@ -210,6 +210,7 @@ impl Binding for Bound {
             Export::of(linked, called.concurrent)?,
             called.reuse,
             called.max_instances,
+            self.ingress.wait,
         ));
         let handler = Arc::new(Handler {
             shared: Shared::of(&instances, called.reuse),

@@ -27,7 +27,7 @@ mod tend;
 pub(super) use tend::tend;
 
 /// Longest wait for an instance when all are in use. Clients and proxies give up after some more.
-const WAIT: Duration = Duration::from_secs(10);
+pub(super) const WAIT: Duration = Duration::from_secs(10);
 
 /// Requests that may wait for an instance, for each instance that there may be.
 const WAITING: u32 = 4;
@@ -72,6 +72,8 @@ pub(super) struct Instances {
     pub export: Export,
     room: Arc<Room>,
     reuse: Option<spec::Reuse>,
+    /// Longest wait for one.
+    wait: Duration,
     idle: Mutex<Idle>,
     /// Instances of the pool, idle or not.
     pool: Arc<Room>,
@@ -79,12 +81,13 @@ pub(super) struct Instances {
 
 impl Instances {
     /// At most `most` instances, by default a quarter of what the engine allows, so that no workload can take all. None is
-    /// made yet.
+    /// made yet. Requests wait for one as long as `wait`.
     pub fn new(
         template: Arc<StoreTemplate>,
         export: Export,
         reuse: Option<spec::Reuse>,
         most: Option<NonZeroU32>,
+        wait: Duration,
     ) -> Self {
         let engine = template.room().limit();
         let kept = reuse.map_or(0, |reuse| reuse.pool_size.get());
@@ -94,6 +97,7 @@ impl Instances {
             export,
             room: Arc::new(Room::new(most)),
             reuse,
+            wait,
             idle: Mutex::default(),
             pool: Arc::new(Room::new(kept)),
         }
@@ -119,7 +123,7 @@ impl Instances {
             tried => tried,
         };
         let wait = self.room.wait_for(engine, waiting, attempt);
-        time::timeout(WAIT, wait).await.ok().flatten()
+        time::timeout(self.wait, wait).await.ok().flatten()
     }
 
     /// Tells one of the requests that wait to look again: one of a shared instance has ended, which `is_idle` now or not.

@@ -22,6 +22,7 @@ use super::{
     counters::{Counters, HttpSnapshot, Refused, count},
     door::Door,
     handler::Handler,
+    instances::WAIT,
     listen::Opener,
     ports::{self, Candidate, Port, Ports},
     route::Route,
@@ -35,6 +36,8 @@ pub(super) struct Ingress {
     pub request_timeout: Duration,
     /// Largest body of a request, in bytes.
     max_body: u64,
+    /// Longest wait of a request for an instance. Only tests have another one.
+    pub wait: Duration,
     /// Requests that belong to no workload.
     pub refused: Refused,
     /// The door of the main port.
@@ -71,6 +74,7 @@ impl Ingress {
         Self {
             request_timeout,
             max_body,
+            wait: WAIT,
             refused: Refused::default(),
             door: Door::default(),
             slow: OnceLock::new(),

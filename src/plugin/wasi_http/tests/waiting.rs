@@ -37,6 +37,32 @@ async fn a_request_whose_time_ends_in_the_queue_was_refused_and_not_late() {
 }
 
 #[tokio::test]
+async fn a_request_waits_for_an_instance_no_longer_than_it_may_however_much_time_it_has() {
+    let mut server = HttpServer::new("127.0.0.1:0".parse().unwrap());
+    Arc::get_mut(&mut server.ingress).unwrap().wait = Duration::from_millis(300);
+    let world = World::with(server).await;
+    let full = fill(&world, Flavor::Concurrent);
+    for concurrency in [1, 2] {
+        let _served = serve(&world, CONCURRENT, |c| {
+            c.request_timeout = Some(Duration::from_secs(7200));
+            c.reuse = Some(Reuse {
+                max_concurrency: number(concurrency),
+                ..reuse(1)
+            });
+        })
+        .await;
+        let before = world.counts(CONCURRENT);
+        let refused = world.get(CONCURRENT, "/").await;
+        assert_eq!(status(&refused), "503", "{refused}");
+        assert!(refused.contains("retry-after: 1"), "{refused}");
+        let counts = world.counts(CONCURRENT);
+        assert_eq!(counts.rejected, before.rejected + 1);
+        assert_eq!(counts.out_of_time, 0);
+    }
+    drop(full);
+}
+
+#[tokio::test]
 async fn a_request_that_a_shared_instance_has_ended_leaves_its_place_to_one_that_waits() {
     let world = World::new().await;
     for spent in [None, Some(number(4))] {
