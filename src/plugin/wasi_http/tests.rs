@@ -297,28 +297,6 @@ async fn who_has_no_route_gets_404() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_ends_the_request() {
-    let world = World::new().await;
-    for name in ["slow", "slow-p3"] {
-        let _served = world
-            .serve(world.kit(name, &[("host", name)]), &guest(name))
-            .await;
-        for target in ["/?ms=10000", "/?ms=100&chunks=1000"] {
-            let mut stream = world.connect().await;
-            stream
-                .write_all(format!("GET {target} HTTP/1.1\r\nhost: {name}\r\n\r\n").as_bytes())
-                .await
-                .unwrap();
-            until(|| world.counts(name).in_flight == 1).await;
-            sleep(Duration::from_millis(250)).await;
-            assert_eq!(world.counts(name).in_flight, 1);
-            drop(stream);
-            until(|| world.counts(name).in_flight == 0).await;
-        }
-    }
-}
-
-#[tokio::test]
 async fn calls_out_are_denied_unless_allowed() {
     let world = World::new().await;
     let upstream = world

@@ -53,6 +53,34 @@ impl Waiting {
     }
 }
 
+#[tokio::test]
+async fn a_client_that_leaves_ends_the_request() {
+    let world = World::new().await;
+    for name in ["slow", "slow-p3"] {
+        let _served = serve(&world, name, |c| {
+            c.request_timeout = Some(Duration::from_secs(7200));
+        })
+        .await;
+        // Before the head, with nothing to say that the client is gone but its connection; and in the middle of the body.
+        let before = Waiting::new(&world, name, false, 1).await;
+        until(|| world.counts(name).instances == 1).await;
+        before.leave();
+        until(|| world.counts(name).in_flight == 0).await;
+        until(|| world.counts(name).instances == 0).await;
+
+        let mut begun = world.connect().await;
+        let head = format!("GET /?ms=300&chunks=10000 HTTP/1.1\r\nhost: {name}\r\n\r\n");
+        begun.write_all(head.as_bytes()).await.unwrap();
+        let mut response = vec![0; 12];
+        begun.read_exact(&mut response).await.unwrap();
+        assert_eq!(response, b"HTTP/1.1 200", "{name}");
+        assert_eq!(world.counts(name).in_flight, 1);
+        drop(begun);
+        until(|| world.counts(name).in_flight == 0).await;
+        until(|| world.counts(name).instances == 0).await;
+    }
+}
+
 /// Requests that may take two hours, in instances that take four at a time; so many of them.
 async fn patient(world: &World, pool_size: u32, most: u32) -> Served {
     serve(world, "counter-p3", |c| {
