@@ -212,3 +212,22 @@ async fn a_workload_that_leaves_the_files_is_stopped() -> Result<()> {
         .await?;
     local.expect("one.test", "/", (200, "v1")).await
 }
+
+#[tokio::test]
+async fn an_instance_serves_as_many_requests_at_a_time_as_its_manifest_says() -> Result<()> {
+    let component = json!({"poolSize": 1, "maxConcurrency": 2, "requestTimeoutSeconds": 60});
+    let local = Local::of(&[workload("app", "counter-p3", component)]).await?;
+    local.ready(&["app"]).await?;
+    let ask = || local.get("app.test", "/?ms=5000");
+    let (one, two, three) = tokio::try_join!(ask(), ask(), ask())?;
+    let mut answers = [one.1, two.1, three.1];
+    answers.sort_unstable();
+    // Two in one, and the third has one of its own.
+    let wanted = [
+        "served 1 together 1\n",
+        "served 1 together 1\n",
+        "served 2 together 2\n",
+    ];
+    ensure!(answers == wanted, "{answers:?}");
+    Ok(())
+}
