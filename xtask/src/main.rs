@@ -28,7 +28,7 @@ enum Command {
     Test(test::Args),
     /// Starts a control plane and a registry to try things on, and stays until Ctrl-C.
     Cluster(cluster::Args),
-    /// Compares with peers and limits, and prints one table; takes a quarter of an hour and a quiet machine.
+    /// Compares with peers and limits, and prints one table; takes the better part of an hour and a quiet machine.
     Bench(bench::Args),
     /// Writes the container image to a file, without a container runtime.
     Image(image::Args),
