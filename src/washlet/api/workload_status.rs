@@ -146,7 +146,7 @@ pub struct Running {
 #[serde(rename_all = "camelCase")]
 pub struct Terminated {
     /// A word for programs: `Completed`, `Error` (it ended with an exit code of its own), `Trapped`, `MemoryLimit`, `OutOfFuel`,
-    /// `DeadlineExceeded`, `HostError`; `Stopped` if its workload was.
+    /// `HostError`; `Stopped` if its workload was.
     #[schemars(length(max = 1024))]
     pub reason: String,
     /// 0 if it ended well; the code that it exited with; 1 for every other end. Never a number for a signal.
