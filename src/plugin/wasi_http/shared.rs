@@ -22,7 +22,10 @@ use tokio::{
 };
 use wasmtime_wasi_http::WasiBody;
 
-use self::drive::{Orders, drive};
+use self::{
+    drive::{Orders, drive},
+    slot::Slot,
+};
 use super::{
     call::Call,
     counters::count,
@@ -34,6 +37,7 @@ use super::{
 use crate::{engine::Full, plugin::lane::Laned, spec};
 
 mod drive;
+mod slot;
 
 /// The shared instances of one component.
 pub(super) struct Shared {
@@ -95,13 +99,6 @@ enum Granted<'a> {
     /// A shared instance has it, by this number.
     Slot(Slot<'a>, oneshot::Receiver<Ended>),
     Alone(Box<Alone>),
-}
-
-/// A request's place in an instance. Who drops it does not wait for the end any more.
-struct Slot<'a> {
-    driven: Arc<Driven>,
-    id: u64,
-    call: &'a Call,
 }
 
 /// A request, and an instance that is its own.
@@ -344,29 +341,6 @@ impl Driven {
         // The guest may keep the instance from noticing that by itself.
         self.changed.notify_one();
         Some(in_flight)
-    }
-}
-
-impl Drop for Slot<'_> {
-    fn drop(&mut self) {
-        let mut state = lock(&self.driven.state);
-        let Some(in_flight) = state.in_flight.get(&self.id) else {
-            return;
-        };
-        // A guest that has answered learns by its body that nobody reads on, and its place is free then.
-        if in_flight.begun && in_flight.call.outbox.has_answer() {
-            return;
-        }
-        let left = state.in_flight.remove(&self.id);
-        let is_last = state.in_flight.is_empty();
-        drop(state);
-        match left {
-            Some(InFlight { begun: true, .. }) => {
-                self.driven.retire();
-                self.driven.changed.notify_one();
-            }
-            _ => self.call.handler().instances.slot_freed(is_last),
-        }
     }
 }
 
