@@ -1,8 +1,10 @@
 //! A host with real components over real HTTP.
 
 use std::{
+    fs::OpenOptions,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -379,6 +381,15 @@ async fn a_service_runs_beside_what_is_called_and_takes_it_down_when_it_ends() {
 }
 
 #[cfg(unix)]
+/// Ends who reads a pipe, so that a test that fails ends, too.
+struct Writer(PathBuf);
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let _ = OpenOptions::new().read(true).write(true).open(&self.0);
+    }
+}
+
 #[tokio::test]
 async fn what_serves_is_looked_at_while_its_successor_is_fetched() {
     let (host, _) = host().await;
@@ -398,6 +409,7 @@ async fn what_serves_is_looked_at_while_its_successor_is_fetched() {
     let pipe = folder.path().join("app.wasm");
     let made = std::process::Command::new("mkfifo").arg(&pipe).status();
     assert!(made.expect("mkfifo").success());
+    let _writer = Writer(pipe.clone());
     host.set(generation(2, Some(Source::File(pipe.clone()))));
     let working = Progress::Working(Stage::Fetch);
     until(&host, "id", |o| o.generation == 2 && o.progress == working).await;

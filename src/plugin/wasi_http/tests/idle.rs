@@ -23,7 +23,7 @@ async fn a_shared_instance_stays_for_as_long_as_idle_ones_are_kept() {
             c.reuse = Some(reuse);
         })
     };
-    let short = Duration::from_millis(500);
+    let short = Duration::from_secs(1);
     // For ever, however little time a request has.
     let served = kept(short, None).await;
     assert_eq!(said(&world.get(CONCURRENT, "/").await, "served"), 1);
