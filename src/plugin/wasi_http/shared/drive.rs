@@ -160,11 +160,12 @@ impl Driven {
     async fn giving_way<T>(&self, instance: impl Future<Output = T>) -> T {
         let mut instance = pin!(instance);
         poll_fn(|cx| {
-            let polled = instance.as_mut().poll(cx);
-            if polled.is_pending() && self.give_way() {
-                cx.waker().wake_by_ref();
+            loop {
+                let polled = instance.as_mut().poll(cx);
+                if polled.is_ready() || !self.give_way() {
+                    return polled;
+                }
             }
-            polled
         })
         .await
     }
@@ -190,8 +191,8 @@ impl Driven {
         }
     }
 
-    /// Ready when nothing that is in flight may go on, or nothing is and nothing comes. Meanwhile it lets the instance retire, if a request is out of time or
-    /// none has come for as long as an idle instance is kept.
+    /// Ready when nothing that is in flight may go on, or nothing is and nothing comes. Meanwhile it lets the instance retire, if
+    /// a request is out of time or none has come for as long as an idle instance is kept.
     async fn overdue(&self, idle: Option<Duration>) {
         while !self.is_done() {
             let (first, last) = {
