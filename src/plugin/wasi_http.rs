@@ -37,6 +37,7 @@ mod route;
 mod routes;
 mod serve;
 mod shared;
+mod socket;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use std::{
     convert::Infallible,
     future::poll_fn,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -33,7 +33,6 @@ use tokio_rustls::server::TlsStream;
 
 use super::{
     Options,
-    body::Body,
     counters::count,
     door::{Door, Graceful, Visit},
     head_timer::{self, HeadWatch},
@@ -42,6 +41,7 @@ use super::{
     patient::Patient,
     ports::Port,
     serve::Ingress,
+    socket::{Answered, Socket, Upload},
     tls::Tls,
 };
 
@@ -71,21 +71,20 @@ pub(super) struct Connections {
     write_timeout: Duration,
 }
 
-/// What can be closed so that the other side does not take it for the end.
-trait Reset {
-    /// Has the system reset it when it is dropped.
-    fn reset(&self);
+/// What goes over a socket.
+trait OverSocket {
+    fn socket(&self) -> &Arc<Socket>;
 }
 
-impl Reset for Patient {
-    fn reset(&self) {
-        let _ = self.stream().set_zero_linger();
+impl OverSocket for Patient {
+    fn socket(&self) -> &Arc<Socket> {
+        self.socket()
     }
 }
 
-impl Reset for TlsStream<Patient> {
-    fn reset(&self) {
-        self.get_ref().0.reset();
+impl OverSocket for TlsStream<Patient> {
+    fn socket(&self) -> &Arc<Socket> {
+        self.get_ref().0.socket()
     }
 }
 
@@ -133,7 +132,7 @@ impl Connections {
         let Ok(stream) = TcpStream::from_std(stream) else {
             return;
         };
-        let stream = Patient::new(stream, self.write_timeout);
+        let stream = Patient::new(Socket::new(stream), self.write_timeout);
         let mut visit = way.door(&self.ingress).enter();
         let served = match &way {
             Way::Https(tls) => {
@@ -153,7 +152,7 @@ impl Connections {
         way: &Way,
         visit: &mut Visit<'_>,
     ) -> io::Result<()> {
-        let first = time::timeout(self.head_timeout, speaks_http2(stream.stream()));
+        let first = time::timeout(self.head_timeout, speaks_http2(stream.socket().stream()));
         match visit.before(first).await {
             Some(Ok(Ok(true))) => Box::pin(self.http2(stream, way, visit)).await,
             Some(Ok(Ok(false))) => self.http1(stream, way, visit).await,
@@ -184,12 +183,18 @@ impl Connections {
 
     async fn http1<I>(&self, io: I, way: &Way, visit: &mut Visit<'_>) -> io::Result<()>
     where
-        I: AsyncRead + AsyncWrite + Reset + Unpin,
+        I: AsyncRead + AsyncWrite + OverSocket + Unpin,
     {
         let is_old = AtomicBool::new(false);
+        let socket = io.socket().clone();
         let service = service_fn(|request: Request<Incoming>| {
             is_old.store(request.version() < Version::HTTP_11, Ordering::Relaxed);
-            self.ingress.serve(request, way)
+            let upload = Upload::begin(&socket, &request);
+            let response = self.ingress.serve(request, way);
+            async {
+                let response = response.await?;
+                Ok::<_, Infallible>(response.map(|body| Answered::new(body, upload)))
+            }
         });
         let (timer, heads) = head_timer::heads();
         let mut http1 = self.http1.clone();
@@ -197,8 +202,20 @@ impl Connections {
             .timer(timer)
             .serve_connection(TokioIo::new(io), service);
         let mut connection = Http1 { connection, heads };
-        let Err(error) = poll_fn(|cx| visit.poll(&mut connection, cx)).await else {
-            return Ok(());
+        let mut left = pin!(socket.left(way.is_secure()));
+        let ended = poll_fn(|cx| match visit.poll(&mut connection, cx) {
+            Poll::Ready(ended) => Poll::Ready(Some(ended)),
+            Poll::Pending if socket.is_uploading() => left.as_mut().poll(cx).map(|()| None),
+            Poll::Pending => Poll::Pending,
+        });
+        let error = match ended.await {
+            Some(Ok(())) => return Ok(()),
+            Some(Err(error)) => error,
+            None => {
+                // The request ends with the connection, which is not to look like the end of an answer either.
+                let _ = socket.stream().set_zero_linger();
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
         };
         if error.is_parse_too_large() {
             count(&self.ingress.refused.large_head);
@@ -207,7 +224,7 @@ impl Connections {
             let _ = time::timeout(LINGER, copy(&mut io, &mut sink())).await;
         } else if is_old.load(Ordering::Relaxed) {
             // Its answers may end with the connection, which is not to look like the end of one that was cut.
-            connection.connection.into_parts().io.inner().reset();
+            let _ = socket.stream().set_zero_linger();
         }
         Err(io::Error::other(error))
     }
@@ -262,7 +279,7 @@ async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
 impl<I, S> Graceful for Http1<http1::Connection<TokioIo<I>, S>>
 where
     I: AsyncRead + AsyncWrite + Unpin,
-    S: HttpService<Incoming, ResBody = Body, Error = Infallible>,
+    S: HttpService<Incoming, ResBody = Answered, Error = Infallible>,
     http1::Connection<TokioIo<I>, S>: Future<Output = hyper::Result<()>> + Unpin,
 {
     type End = hyper::Result<()>;

@@ -6,15 +6,17 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{self, Instant, Sleep},
 };
+
+use super::socket::Socket;
 
 /// Most bytes that are put together to be sent as one piece: the system takes longer over pieces than it takes to copy these.
 const SHORT: usize = 2 << 10;
@@ -22,7 +24,7 @@ const SHORT: usize = 2 << 10;
 /// A stream whose writes fail when nothing could be written for some time. As long as the system takes all that is written, it
 /// costs a comparison a write.
 pub(super) struct Patient {
-    stream: TcpStream,
+    socket: Arc<Socket>,
     limit: Duration,
     /// Set when a write had to wait for the first time, and kept for the next one.
     timer: Option<Pin<Box<Sleep>>>,
@@ -32,9 +34,9 @@ pub(super) struct Patient {
 }
 
 impl Patient {
-    pub fn new(stream: TcpStream, limit: Duration) -> Self {
+    pub fn new(socket: Arc<Socket>, limit: Duration) -> Self {
         Self {
-            stream,
+            socket,
             limit,
             timer: None,
             waiting: false,
@@ -42,12 +44,8 @@ impl Patient {
         }
     }
 
-    pub fn stream(&self) -> &TcpStream {
-        &self.stream
-    }
-
-    fn inner(&mut self) -> Pin<&mut TcpStream> {
-        Pin::new(&mut self.stream)
+    pub fn socket(&self) -> &Arc<Socket> {
+        &self.socket
     }
 
     /// Passes on how a write went, unless it has waited for too long.
@@ -77,11 +75,11 @@ impl Patient {
 
 impl AsyncRead for Patient {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.inner().poll_read(cx, buffer)
+        self.socket.poll_read(cx, buffer)
     }
 }
 
@@ -91,7 +89,7 @@ impl AsyncWrite for Patient {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = self.inner().poll_write(cx, bytes);
+        let written = self.socket.poll_write(cx, bytes);
         self.judge(cx, written)
     }
 
@@ -107,24 +105,24 @@ impl AsyncWrite for Patient {
             for part in parts {
                 this.short.extend_from_slice(part);
             }
-            Pin::new(&mut this.stream).poll_write(cx, &this.short)
+            this.socket.poll_write(cx, &this.short)
         } else {
-            this.inner().poll_write_vectored(cx, parts)
+            this.socket.poll_write_vectored(cx, parts)
         };
         this.judge(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true
     }
 
     // A socket keeps nothing back, and shutting it down waits for nobody.
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner().poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner().poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.socket.shut_down())
     }
 }
 
@@ -132,7 +130,7 @@ impl AsyncWrite for Patient {
 mod tests {
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::TcpListener,
+        net::{TcpListener, TcpStream},
     };
 
     use super::*;
@@ -144,7 +142,7 @@ mod tests {
             .await
             .unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        let mut patient = Patient::new(stream, Duration::from_millis(200));
+        let mut patient = Patient::new(Socket::new(stream), Duration::from_millis(200));
         let much = vec![7; 64 << 20];
         let slow = async {
             let (mut part, mut left) = (vec![0; 8 << 20], much.len());

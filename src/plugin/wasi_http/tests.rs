@@ -22,6 +22,7 @@ mod leaving;
 mod limits;
 mod reuse;
 mod service_port;
+mod uploads;
 mod waiting;
 
 use super::*;

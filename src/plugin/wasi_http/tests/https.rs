@@ -11,7 +11,7 @@ use super::{
 };
 
 /// A certificate for `a.com` in a folder, and what its client trusts.
-fn certify(dir: &Path) -> RootCertStore {
+pub(super) fn certify(dir: &Path) -> RootCertStore {
     let made = rcgen::generate_simple_self_signed(["a.com".to_owned()]).unwrap();
     fs::write(dir.join("tls.crt"), made.cert.pem()).unwrap();
     fs::write(dir.join("tls.key"), made.signing_key.serialize_pem()).unwrap();
@@ -27,13 +27,13 @@ fn files(dir: &Path) -> TlsFiles {
     }
 }
 
-async fn world(dir: &Path) -> World {
+pub(super) async fn world(dir: &Path) -> World {
     let server = HttpServer::new("127.0.0.1:0".parse().unwrap());
     let server = server.https("127.0.0.1:0".parse().unwrap(), files(dir));
     World::with(server.head_timeout(Duration::from_secs(1))).await
 }
 
-async fn connect(
+pub(super) async fn connect(
     world: &World,
     roots: &RootCertStore,
     version: &'static rustls::SupportedProtocolVersion,
