@@ -262,6 +262,17 @@ impl Shared {
         }
     }
 
+    /// Requests that their guests have.
+    #[cfg(test)]
+    pub fn begun(&self) -> usize {
+        let running = lock(&self.running);
+        let begun = |driven: &Arc<Driven>| {
+            let state = lock(&driven.state);
+            state.in_flight.values().filter(|f| f.begun).count()
+        };
+        running.driven.iter().map(begun).sum()
+    }
+
     /// Gives an instance a request, unless it has taken its last or its most meanwhile.
     fn admit(
         &self,
