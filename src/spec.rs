@@ -51,7 +51,8 @@ pub struct Workload {
     pub name: String,
     /// The version of the specification that this state was made from; only compared, never interpreted.
     pub generation: i64,
-    /// When the workload was created, in seconds since the Unix epoch: the oldest claim to a route wins.
+    /// When the workload was created, in seconds since the Unix epoch: the oldest claim to a route wins, of those of one second
+    /// the first by namespace and name.
     pub created: i64,
     /// Identity of the root owner. Workloads of one owner (replicas) share their routes; by default the workload's own id.
     pub owner: Arc<str>,

@@ -2,7 +2,8 @@
 //!
 //! # Rules
 //! - A claim asks for several routes and gets all of them or none.
-//! - The older workload (by creation, ties by id) comes first; a younger one gets what is left.
+//! - The older workload comes first; a younger one gets what is left. Of those of one second, for objects have no finer clock, it
+//!   is the first by `namespace/name`, as with the routes of the Gateway API: everybody can see who that is.
 //! - Workloads of one owner (replicas) share a route.
 //! - Of the generations of one workload, the newest that can have all its routes has them; older ones then have none, and it is
 //!   no fault of theirs.
@@ -42,7 +43,7 @@ pub(crate) struct Claim {
     pub workload: WorkloadId,
     pub created: i64,
     pub owner: Arc<str>,
-    /// `namespace/name`, for messages.
+    /// `namespace/name`, for messages and ties.
     pub name: Arc<str>,
     pub routes: Vec<Route>,
 }
@@ -198,7 +199,7 @@ impl Claims {
 
     /// Applies the rules to claims that have nothing to do with any other.
     fn decide(&self, affected: &BTreeSet<Token>) -> Vec<(Token, Standing)> {
-        let mut workloads: BTreeMap<(i64, &WorkloadId), Vec<(Token, &Claim)>> = BTreeMap::new();
+        let mut workloads: BTreeMap<_, Vec<(Token, &Claim)>> = BTreeMap::new();
         let mut leaving = Vec::new();
         for token in affected {
             if let Some((claim, _)) = self.claims.get(token) {
@@ -207,7 +208,7 @@ impl Claims {
                     continue;
                 }
                 workloads
-                    .entry((claim.created, &claim.workload))
+                    .entry((claim.created, &claim.name, &claim.workload))
                     .or_default()
                     .push((*token, claim));
             }

@@ -157,6 +157,20 @@ mod tests {
     }
 
     #[test]
+    fn of_one_second_the_first_by_namespace_and_name_has_the_route() {
+        let mut routes = Routes::default();
+        let (second, mut other) = workload("b", OLD, Some("a.example"), None);
+        let (first, mut object) = workload("a", OLD, Some("a.example"), None);
+        other.metadata.uid = Some("uid-1".to_owned());
+        object.metadata.uid = Some("uid-2".to_owned());
+        routes.update(&second, Some(&other));
+        routes.update(&first, Some(&object));
+        assert_eq!(routes.conflict(&first), None);
+        let why = routes.conflict(&second).unwrap();
+        assert!(why.contains("ns/a"), "{why}");
+    }
+
+    #[test]
     fn revisions_of_one_deployment_share_and_the_default_route_is_each_hosts_own() {
         let mut routes = Routes::default();
         for (name, created, host, deployment) in [

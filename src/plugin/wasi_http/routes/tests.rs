@@ -40,12 +40,20 @@ fn the_older_workload_has_the_route() {
 }
 
 #[test]
-fn ties_are_broken_by_id() {
+fn ties_are_broken_by_name() {
+    let named = |id: &str, name: &str| Claim {
+        name: name.into(),
+        ..claim(id, 1, id, &["x"])
+    };
     let mut claims = Claims::default();
-    let (b, _) = claims.insert(claim("b", 1, "b", &["x"]));
-    let (a, _) = claims.insert(claim("a", 1, "a", &["x"]));
-    assert_eq!(claims.standing(a), Some(&Standing::Holds));
-    assert!(matches!(claims.standing(b), Some(Standing::Waits { .. })));
+    let (second, _) = claims.insert(named("id-1", "default/b"));
+    let (first, _) = claims.insert(named("id-2", "default/a"));
+    assert_eq!(claims.standing(first), Some(&Standing::Holds));
+    let waits = Standing::Waits {
+        route: route("x"),
+        holder: "default/a".into(),
+    };
+    assert_eq!(claims.standing(second), Some(&waits));
 }
 
 #[test]
@@ -114,7 +122,7 @@ fn a_claim_of_nothing_has_all_that_it_wants() {
 /// The rules, applied to everything from the beginning.
 fn model(all: &BTreeMap<Token, Claim>) -> BTreeMap<Token, bool> {
     let mut order: Vec<_> = all.iter().collect();
-    order.sort_by_key(|(token, claim)| (claim.created, claim.workload.clone(), Reverse(**token)));
+    order.sort_by_key(|(token, claim)| (claim.created, claim.name.clone(), Reverse(**token)));
     let mut holds = BTreeMap::new();
     let mut served: BTreeSet<&WorkloadId> = BTreeSet::new();
     let mut owners: HashMap<&Route, &str> = HashMap::new();
