@@ -13,7 +13,25 @@ pub fn cargo(args: &[&str]) -> Command {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(program);
     command.current_dir(crate::root()).args(args);
+    // Build scripts watch them (ring's does): with those of this package each `cargo xtask` after a plain `cargo build`, and the
+    // other way round, would build anew what is above such a crate.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_of_a_package) {
+            command.env_remove(name);
+        }
+    }
     command
+}
+
+/// Whether `cargo run` sets a variable to tell a program which package it is of. The user's own, as `CARGO_TARGET_DIR`, are not.
+fn is_of_a_package(variable: &str) -> bool {
+    const NAMES: [&str; 3] = [
+        "CARGO_BIN_NAME",
+        "CARGO_CRATE_NAME",
+        "CARGO_PRIMARY_PACKAGE",
+    ];
+    const BEGINNINGS: [&str; 2] = ["CARGO_MANIFEST_", "CARGO_PKG_"];
+    NAMES.contains(&variable) || BEGINNINGS.iter().any(|b| variable.starts_with(b))
 }
 
 /// Runs a command with the output of this process.
