@@ -25,10 +25,9 @@ mod routes;
 mod spec;
 mod tenants;
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::DynamicObject;
 use serde_json::Value;
 use washlet_e2e::{Agent, TestNamespace, eventually, objects};
@@ -45,6 +44,9 @@ const CONDITIONS: [&str; 5] = [
 ];
 /// Between two requests of [`while_answering`].
 const PACE: Duration = Duration::from_millis(50);
+
+/// By how much one workload is to be younger than another.
+const YOUNGER: Duration = Duration::from_secs(2);
 
 /// A failure as it is to be shown.
 struct Failure<'a> {
@@ -190,16 +192,33 @@ async fn while_answering<T>(
     }
 }
 
-/// Waits until a workload has been Ready for more than two seconds: what comes now is younger by the clock of objects, which
-/// has whole seconds, and is not given what was read for this one.
+/// Waits until a workload has been Ready for two seconds: what comes now is not given what was read for this one. Waited for by a
+/// clock that does not step, as the wall clock may.
 async fn settled(namespace: &TestNamespace, name: &str) -> Result<()> {
-    eventually("two seconds of being Ready", HEAL, async || {
-        let object = namespace.get("Workload", name).await?;
-        let ready = objects::condition(&object, "Ready").context("no Ready")?;
-        let since: Time = serde_json::from_value(ready.last_transition_time.into())?;
-        let age = SystemTime::from(since.0).elapsed();
-        let is_old = age.as_ref().is_ok_and(|age| *age > Duration::from_secs(2));
-        Ok(if is_old { Ok(()) } else { Err(age) })
+    let ready = ("Ready", "True");
+    namespace
+        .wait_for_condition(("Workload", name), ready, None, HEAL)
+        .await?;
+    tokio::time::sleep(YOUNGER).await;
+    Ok(())
+}
+
+/// Applies a new workload that is younger than this one by the clock of objects, which has whole seconds. That clock is the API
+/// server's wall clock: where it has stepped back meanwhile, what was made is deleted, and made again later.
+async fn apply_younger(namespace: &TestNamespace, than: &str, object: Value) -> Result<()> {
+    let old = namespace.get("Workload", than).await?;
+    let old = old.metadata.creation_timestamp;
+    eventually(&format!("one younger than {than}"), HEAL, async || {
+        let made = namespace.apply(object.clone()).await?;
+        let created = made.metadata.creation_timestamp;
+        if created > old {
+            return Ok(Ok(()));
+        }
+        let name = made.metadata.name.context("a name")?;
+        namespace.delete("Workload", &name).await?;
+        namespace.wait_gone("Workload", &name, HEAL).await?;
+        tokio::time::sleep(YOUNGER).await;
+        Ok(Err(created))
     })
     .await
 }

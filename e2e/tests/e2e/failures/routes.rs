@@ -5,7 +5,7 @@ use serde_json::json;
 use washlet_e2e::{TestNamespace, eventually, with_namespace};
 
 use super::{
-    Failure, answers, heals, heals_untouched, manifest,
+    Failure, answers, apply_younger, heals, heals_untouched, manifest,
     rollout::{Behind, ready_generation},
     settled, while_answering,
 };
@@ -39,7 +39,8 @@ async fn the_younger_claimant_waits_until_the_route_is_free() -> Result<()> {
         };
         while_answering(&stage.agent, "young.test", async {
             settled(ns, "old").await?;
-            ns.apply_yaml(&stage.workload("young", &two)).await?;
+            let young = manifest(&stage.agent, "young", &two, |_| ())?;
+            apply_younger(ns, "old", young).await?;
             conflict.shown(ns, "young").await?;
             let body = answers(&stage.agent, "young.test", 200, HEAL).await?;
             ensure!(body.contains("v1"), "the younger one answers: {body}");
@@ -72,8 +73,8 @@ async fn another_path_or_host_ends_a_conflict() -> Result<()> {
                 spec["hostInterfaces"][0]["config"] = json!({"host": "old.test", "path": path});
             }
         };
-        ns.apply(manifest(&stage.agent, "young", &two, at("/"))?)
-            .await?;
+        let young = manifest(&stage.agent, "young", &two, at("/"))?;
+        apply_younger(ns, "old", young).await?;
         Failure {
             condition: "Ready",
             reason: "RouteConflict",
@@ -180,13 +181,13 @@ async fn an_older_workload_takes_a_route_without_a_gap_and_gives_it_back() -> Re
 
 /// The workloads `old`, which answers `v1`, and `young`, which answers `v2`, each at its own name.
 async fn two_ages(stage: &Stage, namespace: &TestNamespace) -> Result<()> {
-    for (name, guest) in [("old", "v1"), ("young", "v2")] {
-        let image = stage.push(namespace, guest, "v1").await?;
-        namespace.apply_yaml(&stage.workload(name, &image)).await?;
-        heals(&stage.agent, namespace, name).await?;
-        if name == "old" {
-            settled(namespace, name).await?;
-        }
-    }
-    Ok(())
+    let image = stage.push(namespace, "v1", "v1").await?;
+    namespace.apply_yaml(&stage.workload("old", &image)).await?;
+    heals(&stage.agent, namespace, "old").await?;
+    settled(namespace, "old").await?;
+
+    let image = stage.push(namespace, "v2", "v1").await?;
+    let young = manifest(&stage.agent, "young", &image, |_| ())?;
+    apply_younger(namespace, "old", young).await?;
+    heals(&stage.agent, namespace, "young").await
 }
