@@ -45,6 +45,8 @@ const CONDITIONS: [&str; 5] = [
 /// Between two requests of [`while_answering`].
 const PACE: Duration = Duration::from_millis(50);
 
+/// When an answer there is late: many times what one takes on a machine that has much else to do.
+const LATE: Duration = Duration::from_secs(2);
 /// By how much one workload is to be younger than another.
 const YOUNGER: Duration = Duration::from_secs(2);
 
@@ -173,7 +175,7 @@ async fn answers(agent: &Agent, host: &str, status: u16, limit: Duration) -> Res
     .await
 }
 
-/// Does something while the root of a host is asked again and again, and fails if an answer is not 200.
+/// Does something while the root of a host is asked again and again, and fails if an answer is not 200, or late.
 async fn while_answering<T>(
     agent: &Agent,
     host: &str,
@@ -181,7 +183,8 @@ async fn while_answering<T>(
 ) -> Result<T> {
     let asking = async {
         loop {
-            let (status, body) = agent.get(host, "/").await?;
+            let answer = tokio::time::timeout(LATE, agent.get(host, "/")).await;
+            let (status, body) = answer.with_context(|| format!("{host} is late"))??;
             ensure!(status == 200, "{host} answers {status}: {body}");
             tokio::time::sleep(PACE).await;
         }
