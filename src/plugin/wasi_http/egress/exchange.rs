@@ -85,7 +85,16 @@ pub(super) async fn exchange(
         request = match (unsent, spare) {
             (Some(unsent), _) if reused => unsent,
             (_, Some(spare)) if (unasked || progress.is_bodyless()) && is_loss(&error) => spare,
-            _ => return Err(progress.take_error().unwrap_or_else(|| failure(&error))),
+            _ => {
+                if call.grpc && is_unlike_http2(&error) {
+                    tracing::debug!(
+                        host = call.target.host,
+                        %error,
+                        "gRPC needs HTTP/2, which the server does not speak"
+                    );
+                }
+                return Err(progress.take_error().unwrap_or_else(|| failure(&error)));
+            }
         };
         fresh = true;
     }
@@ -214,12 +223,19 @@ fn failure(error: &hyper::Error) -> Error {
         Error::HttpResponseTimeout
     } else if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
         Error::ConnectionTerminated
-    } else if error.is_user() || error.is_parse() {
+    } else if error.is_user() || error.is_parse() || is_unlike_http2(error) {
         Error::HttpProtocolError
     } else {
         // From the socket, or the other side's last words.
         Error::ConnectionTerminated
     }
+}
+
+/// Whether the other side was found to break the rules of HTTP/2, as one does that answers in HTTP/1.1.
+fn is_unlike_http2(error: &hyper::Error) -> bool {
+    std::error::Error::source(error)
+        .and_then(|cause| cause.downcast_ref::<h2::Error>())
+        .is_some_and(|cause| cause.is_go_away() && cause.is_library())
 }
 
 /// Why a response has no end, in WASI's words.

@@ -152,11 +152,24 @@ async fn over_tls_it_takes_http_2_or_fails() {
     }
 }
 
+/// Says this in answer to the first words, which of HTTP/1.1 are a method and a version that it has not.
+async fn answers_bluntly(words: &'static [u8]) -> Server {
+    Server::raw(move |mut stream, _| async move {
+        let mut first = [0; 24];
+        let _ = stream.read_exact(&mut first).await;
+        let _ = stream.write_all(words).await;
+        // What else comes is read, or the connection is reset, which may overtake the words.
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_server_of_http_1_alone_does_not_understand_it() {
     let server = Server::http(echo).await;
     let world = World::new(&Outside::new());
     let main = world.component(&["127.0.0.1"]);
+    // hyper's hangs up.
     let failed = ask(&main, &server.url()).await.err().unwrap();
     assert!(matches!(failed, Error::ConnectionTerminated), "{failed:?}");
     assert_eq!(get(&main, &server.url()).await.unwrap(), "");
@@ -166,6 +179,21 @@ async fn a_server_of_http_1_alone_does_not_understand_it() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn an_answer_in_http_1_breaks_the_protocol() {
+    for words in [
+        "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 505 HTTP Version Not Supported\r\n\r\n",
+        "HTTP/1.0 400 Bad Request\r\n\r\n",
+    ] {
+        let server = answers_bluntly(words.as_bytes()).await;
+        let world = World::new(&Outside::new());
+        let main = world.component(&["127.0.0.1"]);
+        let failed = ask(&main, &server.url()).await.err().unwrap();
+        assert!(matches!(failed, Error::HttpProtocolError), "{failed:?}");
+    }
 }
 
 /// Reads what it is sent, says that it speaks HTTP/2, and never answers a question.
