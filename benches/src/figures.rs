@@ -84,6 +84,16 @@ impl Bench<'_> {
         asked.is_empty() || asked.iter().any(|name| figures.contains(&name.as_str()))
     }
 
+    /// Rounds for a p99, and the seconds of each: more and shorter ones of the same time in all. What keeps the machine from work for
+    /// some milliseconds so spoils some of the rounds, and not their median.
+    pub fn short_rounds(&self) -> (usize, f64) {
+        const PARTS: u8 = 6;
+        let Options {
+            rounds, seconds, ..
+        } = self.options;
+        (rounds * usize::from(PARTS), seconds / f64::from(PARTS))
+    }
+
     /// A guest of the end-to-end tests.
     pub fn guest(&self, name: &str) -> PathBuf {
         self.options

@@ -37,7 +37,7 @@ pub fn beside(bench: &Bench<'_>) -> Result<()> {
     let good = Request::get(server.address, "good", "/");
     let spins = Request::get(server.address, "spins", "/spin");
     let allocates = Request::get(server.address, "allocates", "/alloc");
-    let seconds = bench.options.seconds;
+    let (rounds, seconds) = bench.short_rounds();
     for request in [
         &good,
         &Request::get(server.address, "spins", "/ok"),
@@ -60,7 +60,7 @@ pub fn beside(bench: &Bench<'_>) -> Result<()> {
     ] {
         let (mut alone, mut together) = (Vec::new(), Vec::new());
         let (mut bare_alone, mut bare_together) = (Vec::new(), Vec::new());
-        for _ in 0..bench.options.rounds {
+        for _ in 0..rounds {
             bare_alone.push(load::open(&limit, 8, RATE, seconds)?.quantile(0.99) * 1e6);
             {
                 let _pests: Vec<Pest> = processes

@@ -259,14 +259,10 @@ fn tail(bench: &Bench<'_>, all: &[Contender]) -> Result<()> {
         ("as many requests, bare hyper", bare, half(fresh)),
     ]
     .map(|tail| (tail, Vec::new(), Vec::new()));
-    for _ in 0..bench.options.rounds {
+    let (rounds, seconds) = bench.short_rounds();
+    for _ in 0..rounds {
         for ((_, contender, rate), p99, p50) in &mut tails {
-            let outcome = load::open(
-                &request(contender),
-                CONNECTIONS,
-                *rate,
-                bench.options.seconds,
-            )?;
+            let outcome = load::open(&request(contender), CONNECTIONS, *rate, seconds)?;
             p99.push(outcome.quantile(0.99) * 1e6);
             p50.push(outcome.quantile(0.5) * 1e6);
         }
