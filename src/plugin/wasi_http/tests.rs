@@ -1,6 +1,6 @@
 //! End to end over real sockets, with guests that are checked in.
 
-use std::{net::TcpListener, time::Duration};
+use std::{net::TcpListener, panic::Location, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -143,14 +143,18 @@ fn is_whole(response: &str) -> bool {
     }
 }
 
-async fn until(mut condition: impl FnMut() -> bool) {
-    timeout(Duration::from_secs(10), async {
-        while !condition() {
-            sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await
-    .expect("it never happened");
+#[track_caller]
+fn until(mut condition: impl FnMut() -> bool) -> impl Future<Output = ()> {
+    let whence = Location::caller();
+    async move {
+        timeout(Duration::from_secs(10), async {
+            while !condition() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .unwrap_or_else(|_| panic!("what {whence} waits for did not happen"));
+    }
 }
 
 #[tokio::test]

@@ -94,7 +94,8 @@ async fn patient(world: &World, pool_size: u32, most: u32) -> Served {
     .await
 }
 
-/// Requests that are in shared instances. One that is only in flight may still get another instance.
+/// Requests that shared instances have begun. One that is only in flight may still get another instance, and leaves none behind
+/// that has to end.
 fn begun(world: &World, host: &str) -> usize {
     let handler = world.server.ingress.handler(host).unwrap();
     handler.shared.as_ref().unwrap().begun()
@@ -108,7 +109,8 @@ async fn the_last_client_of_a_shared_instance_that_leaves_ends_it() {
     for http2 in [false, true] {
         let first = Waiting::new(&world, name, http2, 1).await;
         let second = Waiting::new(&world, name, http2, 2).await;
-        until(|| world.counts(name).instances == 1).await;
+        until(|| begun(&world, name) == 2).await;
+        assert_eq!(world.counts(name).instances, 1);
         let left = (first.leave(), second.leave());
         until(|| world.counts(name).in_flight == 0).await;
         until(|| world.counts(name).instances == 0).await;
@@ -133,6 +135,7 @@ async fn a_client_that_leaves_a_shared_instance_does_not_end_its_neighbours() {
     let _served = patient(&world, 2, 2).await;
     for http2 in [false, true] {
         let leaver = Waiting::new(&world, name, http2, 1).await;
+        until(|| begun(&world, name) == 1).await;
         let neighbour = world.get(name, "/?ms=3000");
         let (neighbour, left) = tokio::join!(neighbour, async {
             until(|| begun(&world, name) == 2).await;
