@@ -42,6 +42,13 @@ pub(super) enum BodyError {
     Guest(#[source] wasmtime_wasi_http::Error),
 }
 
+impl BodyError {
+    /// Whether the client is to get what came before, at whatever pace it reads. Who ends a workload does not wait for that.
+    pub fn is_told_in_turn(&self) -> bool {
+        !matches!(self, Self::Stopped)
+    }
+}
+
 /// Whether there is a body in the answer to a request with this method, if the guest writes one.
 pub(super) fn has_body(method: &Method, status: StatusCode) -> bool {
     method != Method::HEAD && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)

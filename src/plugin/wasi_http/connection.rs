@@ -193,7 +193,8 @@ impl Connections {
             let response = self.ingress.serve(request, way);
             async {
                 let response = response.await?;
-                Ok::<_, Infallible>(response.map(|body| Answered::new(body, upload)))
+                let socket = socket.clone();
+                Ok::<_, Infallible>(response.map(|body| Answered::new(body, socket, upload)))
             }
         });
         let (timer, heads) = head_timer::heads();

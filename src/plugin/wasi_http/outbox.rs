@@ -17,7 +17,7 @@ use std::{
         Mutex,
         atomic::{AtomicU8, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
@@ -150,7 +150,8 @@ impl Outbox {
                 return false;
             };
             let _ = body.poll_fill(usize::MAX, cx);
-            whole = !body.end() && !body.has_failed();
+            body.end();
+            whole = !body.has_failed();
             state.release();
             true
         });
@@ -168,7 +169,8 @@ impl Outbox {
         });
     }
 
-    /// The guest has ended: no response comes any more, and one that is held is given up. A body that is not whole stays so.
+    /// The guest has ended: no response comes any more, and one that is held is given up. Of a body that goes on, what the guest
+    /// has written is taken in; if that is not all, it stays so.
     pub fn close(&self) {
         if self.has_reached(Phase::Whole) {
             return;
@@ -178,7 +180,12 @@ impl Outbox {
                 *state = State::Closed;
                 true
             }
-            state => state.body().is_some_and(Begun::end),
+            state => state.body().is_some_and(|body| {
+                let most = body.cost() + QUEUE;
+                let _ = body.poll_fill(most, &mut Context::from_waker(Waker::noop()));
+                body.end();
+                true
+            }),
         });
     }
 

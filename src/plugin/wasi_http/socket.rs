@@ -6,6 +6,9 @@
 //! A reset says that nobody waits for an answer. The stream's end alone does not: there are clients that close their half of
 //! it after the request, and get their answer if the guest gives it without reading on. Who ends it before the upload is whole
 //! is none of them.
+//!
+//! And hyper forgets what it has not sent yet of an answer when it learns that its body has failed. What the guest had written
+//! by then is the client's, at whatever pace it reads: the failure is told when the system has taken all of it.
 
 use std::{
     future::poll_fn,
@@ -18,6 +21,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::Bytes;
+use futures::task::AtomicWaker;
 use http::Request;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use rustix::{
@@ -44,15 +49,21 @@ pub(super) struct Socket {
     uploading: AtomicBool,
     /// How long that body is, if it says so; else 0.
     length: AtomicU64,
+    /// The last write had to wait: there is something to be sent.
+    unsent: AtomicBool,
+    /// Who waits until that has changed.
+    sent: AtomicWaker,
 }
 
 /// A request with a body, until its answer is passed on.
 #[derive(Debug)]
 pub(super) struct Upload(Arc<Socket>);
 
-/// A response's body, and the upload that it answers.
+/// A response's body, and the upload that it answers. A failure is told when all that came before it is sent.
 pub(super) struct Answered {
     body: Body,
+    failed: Option<BodyError>,
+    socket: Arc<Socket>,
     _upload: Option<Upload>,
 }
 
@@ -63,6 +74,8 @@ impl Socket {
             received: AtomicU64::new(0),
             uploading: AtomicBool::new(false),
             length: AtomicU64::new(0),
+            unsent: AtomicBool::new(false),
+            sent: AtomicWaker::new(),
         })
     }
 
@@ -103,7 +116,7 @@ impl Socket {
 
     pub fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.stream.poll_write_ready(cx))?;
+            ready!(self.poll_room(cx))?;
             let mut written = None;
             let _ = self.stream.try_io(Interest::WRITABLE, || {
                 let result = self.stream.try_write(bytes);
@@ -125,12 +138,33 @@ impl Socket {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.stream.poll_write_ready(cx))?;
+            ready!(self.poll_room(cx))?;
             let written = self.stream.try_write_vectored(parts);
             if !would_block(&written) {
                 return Poll::Ready(written);
             }
         }
+    }
+
+    /// Ready when the system may take more, and the task too has not had its turn.
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let room = self.stream.poll_write_ready(cx);
+        if room.is_pending() {
+            self.unsent.store(true, Ordering::Relaxed);
+        } else if self.unsent.load(Ordering::Relaxed) {
+            self.unsent.store(false, Ordering::Relaxed);
+            self.sent.wake();
+        }
+        room
+    }
+
+    /// Ready when nothing waits to be sent; for the task that writes, after it has tried to.
+    fn poll_sent(&self, cx: &Context<'_>) -> Poll<()> {
+        if !self.unsent.load(Ordering::Relaxed) {
+            return Poll::Ready(());
+        }
+        self.sent.register(cx.waker());
+        Poll::Pending
     }
 
     pub fn shut_down(&self) -> io::Result<()> {
@@ -225,9 +259,11 @@ impl Drop for Upload {
 }
 
 impl Answered {
-    pub fn new(body: Body, upload: Option<Upload>) -> Self {
+    pub fn new(body: Body, socket: Arc<Socket>, upload: Option<Upload>) -> Self {
         Self {
             body,
+            failed: None,
+            socket,
             _upload: upload,
         }
     }
@@ -241,7 +277,16 @@ impl HttpBody for Answered {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, BodyError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        if self.failed.is_none() {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Err(error)) if error.is_told_in_turn() => self.failed = Some(error),
+                frame => return Poll::Ready(frame),
+            }
+            // The request is over; only its client is waited for.
+            self.body = Body::text(Bytes::new());
+        }
+        ready!(self.socket.poll_sent(cx));
+        Poll::Ready(self.failed.take().map(Err))
     }
 
     fn is_end_stream(&self) -> bool {

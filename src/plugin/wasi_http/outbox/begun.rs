@@ -112,12 +112,10 @@ impl Begun {
         Poll::Ready(())
     }
 
-    /// Nobody writes any more of it. True if that is news.
-    pub(super) fn end(&mut self) -> bool {
-        let goes_on = self.rest.take().is_some();
-        if goes_on {
+    /// Nobody writes any more of it: it has failed if it is not whole.
+    pub(super) fn end(&mut self) {
+        if self.rest.take().is_some() {
             self.here.push_back(Err(Error::HttpResponseIncomplete));
         }
-        goes_on
     }
 }

@@ -2,6 +2,9 @@
 
 use std::num::NonZeroU32;
 
+use futures::future::join_all;
+use tokio::net::TcpSocket;
+
 use super::*;
 use crate::spec::Reuse;
 
@@ -80,10 +83,55 @@ async fn small_pieces_are_sent_however_many_they_are() {
     // Some of these use up Tokio's budget just where the body ends.
     for chunks in 100..400 {
         let response = world.get("a", &format!("/?ms=0&chunks={chunks}")).await;
+        let sent = response.matches("chunk ").count();
         assert!(
-            is_whole(&response) && response.matches("chunk ").count() == chunks,
+            is_whole(&response) && sent == chunks,
             "{chunks}: {response}"
         );
+    }
+    // So many that the head is sent before the guest fails.
+    for chunks in (1100..1250).step_by(3) {
+        let path = format!("/?ms=0&chunks={chunks}&then=panic");
+        let response = world.get("a", &path).await;
+        let sent = response.matches("chunk ").count();
+        assert!(
+            !is_whole(&response) && sent == chunks,
+            "{chunks}, {sent}: {response}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_a_guest_has_written_before_it_fails_is_sent_to_who_reads_slowly() {
+    const SIZE: usize = 64 << 10;
+    let world = World::new().await;
+    let read = async |name: &str, chunks: usize| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(256 << 10).unwrap();
+        let addr = world.server.addr().unwrap();
+        let mut client = socket.connect(addr).await.unwrap();
+        let query = format!("ms=0&chunks={chunks}&size={SIZE}&then=panic");
+        let request = format!("GET /?{query} HTTP/1.1\r\nhost: {name}\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut response = Vec::with_capacity(SIZE);
+        while let 1.. = client.read_buf(&mut response).await.unwrap() {
+            response.reserve(SIZE);
+            sleep(Duration::from_millis(15)).await;
+        }
+        let response = String::from_utf8(response).unwrap();
+        assert!(!is_whole(&response), "{name}");
+        assert_eq!(response.matches("chunk ").count(), chunks, "{name}");
+        let last = response.rsplit_once("chunk ").unwrap().1;
+        assert!(last.len() > SIZE - 20, "{name}: {}", last.len());
+    };
+    for name in ["slow", "slow-p3"] {
+        let _served = world
+            .serve(world.kit(name, &[("host", name)]), &guest(name))
+            .await;
+        // More than the 4 MiB that the system takes in, so that some of them end just when it takes nothing.
+        join_all((90..122).step_by(4).map(|chunks| read(name, chunks))).await;
+        until(|| world.counts(name).in_flight == 0).await;
+        assert_eq!(world.counts(name).cut, 8, "{name}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! `GET /?ms=N` answers after N milliseconds. With `&chunks=C` the response begins at once, and each
-//! of its C lines comes after such a pause.
+//! of its C lines comes after such a pause; with `&size=S` a line has S bytes, and with `&then=panic`
+//! the guest fails after the last one.
 
 #[path = "../../http.rs"]
 mod http;
@@ -29,7 +30,11 @@ impl Guest for Slow {
     fn handle(request: IncomingRequest, out: ResponseOutparam) {
         let ms = number(&request, "ms").unwrap_or(0);
         match number(&request, "chunks") {
-            Some(chunks) => stream(out, ms, chunks),
+            Some(chunks) => {
+                let size = number(&request, "size").unwrap_or(0);
+                let fails = http::query(&request, "then").as_deref() == Some("panic");
+                stream(out, ms, chunks, size as usize, fails);
+            }
             None => {
                 pause(ms);
                 http::respond(out, 200, &format!("slept {ms} ms\n"));
@@ -38,19 +43,24 @@ impl Guest for Slow {
     }
 }
 
-fn stream(out: ResponseOutparam, ms: u64, chunks: u64) {
+fn stream(out: ResponseOutparam, ms: u64, chunks: u64, size: usize, fails: bool) {
     let response = OutgoingResponse::new(Fields::new());
     let body = response.body().expect("the body is taken once");
     ResponseOutparam::set(out, Ok(response));
 
     let stream = body.write().expect("the stream is taken once");
+    let width = size.saturating_sub(1);
     for chunk in 1..=chunks {
         pause(ms);
-        let line = format!("chunk {chunk}\n");
-        if stream.blocking_write_and_flush(line.as_bytes()).is_err() {
-            return; // The caller hung up.
+        let line = format!("chunk {chunk}");
+        let line = format!("{line:<width$}\n");
+        for part in line.as_bytes().chunks(4096) {
+            if stream.blocking_write_and_flush(part).is_err() {
+                return; // The caller hung up.
+            }
         }
     }
+    assert!(!fails, "as it was asked to");
     drop(stream);
     let _ = OutgoingBody::finish(body, None);
 }

@@ -1,5 +1,6 @@
 //! `GET /?ms=N` answers after N milliseconds. With `&chunks=C` the response begins at once, and each
-//! of its C lines comes after such a pause.
+//! of its C lines comes after such a pause; with `&size=S` a line has S bytes, and with `&then=panic`
+//! the guest fails after the last one.
 
 #[path = "../../http.rs"]
 mod http;
@@ -31,20 +32,26 @@ impl Guest for Slow {
             pause(ms).await;
             return Ok(http::text(200, format!("slept {ms} ms\n")));
         };
+        let size = number(&request, "size").unwrap_or(0);
+        let fails = http::query(&request, "then").as_deref() == Some("panic");
         let (to, body) = wit_stream::new();
-        spawn_local(stream(to, ms, chunks));
+        spawn_local(stream(to, ms, chunks, size as usize, fails));
         Ok(http::stream(200, Fields::new(), body))
     }
 }
 
-async fn stream(mut to: StreamWriter<u8>, ms: u64, chunks: u64) {
+async fn stream(mut to: StreamWriter<u8>, ms: u64, chunks: u64, size: usize, fails: bool) {
+    let width = size.saturating_sub(1);
     for chunk in 1..=chunks {
         pause(ms).await;
-        let unsent = to.write_all(format!("chunk {chunk}\n").into_bytes()).await;
+        let line = format!("chunk {chunk}");
+        let line = format!("{line:<width$}\n");
+        let unsent = to.write_all(line.into_bytes()).await;
         if !unsent.is_empty() {
             return; // The caller hung up.
         }
     }
+    assert!(!fails, "as it was asked to");
 }
 
 async fn pause(ms: u64) {
