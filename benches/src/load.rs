@@ -145,50 +145,61 @@ pub fn closed(request: &Request, connections: usize, seconds: f64) -> Result<Out
 }
 
 /// `rate` requests a second for a time, whether or not earlier ones were answered. A request that waits for a connection has
-/// begun when it should have.
+/// begun when it should have. All connections have been opened and used once before the first: to open many at a time takes a
+/// millisecond, which would be the p99 of a short round.
 pub fn open(request: &Request, connections: usize, rate: f64, seconds: f64) -> Result<Outcome> {
     run(async {
-        let start = Instant::now() + Duration::from_millis(20);
-        let clients = (0..connections).map(|index| {
-            let request = request.clone();
-            async move {
-                let mut outcome = Outcome::default();
-                let mut connection = None;
-                for number in (index..).step_by(connections) {
-                    let after = number as f64 / rate;
-                    if after > seconds {
-                        break;
-                    }
-                    let due = start + Duration::from_secs_f64(after);
-                    let now = Instant::now();
-                    if due > now {
-                        // The runtime's timer counts whole milliseconds, and may be two late; the rest is waited for in
-                        // between others.
-                        let coarse = (due - now).saturating_sub(TIMER);
-                        if !coarse.is_zero() {
-                            time::sleep(coarse).await;
-                        }
-                        while Instant::now() < due {
-                            tokio::task::yield_now().await;
-                        }
-                    }
-                    let answer = attempt(&mut connection, &request, number).await;
-                    match answer {
-                        Ok(answer) if answer.status == 200 => {
-                            outcome.answered += 1;
-                            outcome.bytes += answer.bytes;
-                            outcome.latencies.push(due.elapsed().as_secs_f64());
-                        }
-                        Ok(_) => outcome.failed += 1,
-                        Err(_) => {
-                            outcome.failed += 1;
-                            connection = None;
-                        }
-                    }
-                }
-                Ok(outcome)
+        let mut opened = Vec::with_capacity(connections);
+        for index in 0..connections {
+            let mut connection = None;
+            if attempt(&mut connection, request, index).await.is_err() {
+                connection = None;
             }
-        });
+            opened.push(connection);
+        }
+        let start = Instant::now() + Duration::from_millis(20);
+        let clients = opened
+            .into_iter()
+            .enumerate()
+            .map(|(index, mut connection)| {
+                let request = request.clone();
+                async move {
+                    let mut outcome = Outcome::default();
+                    for number in (index..).step_by(connections) {
+                        let after = number as f64 / rate;
+                        if after > seconds {
+                            break;
+                        }
+                        let due = start + Duration::from_secs_f64(after);
+                        let now = Instant::now();
+                        if due > now {
+                            // The runtime's timer counts whole milliseconds, and may be two late; the rest is waited for in
+                            // between others.
+                            let coarse = (due - now).saturating_sub(TIMER);
+                            if !coarse.is_zero() {
+                                time::sleep(coarse).await;
+                            }
+                            while Instant::now() < due {
+                                tokio::task::yield_now().await;
+                            }
+                        }
+                        let answer = attempt(&mut connection, &request, number).await;
+                        match answer {
+                            Ok(answer) if answer.status == 200 => {
+                                outcome.answered += 1;
+                                outcome.bytes += answer.bytes;
+                                outcome.latencies.push(due.elapsed().as_secs_f64());
+                            }
+                            Ok(_) => outcome.failed += 1,
+                            Err(_) => {
+                                outcome.failed += 1;
+                                connection = None;
+                            }
+                        }
+                    }
+                    Ok(outcome)
+                }
+            });
         gather(clients.collect()).await
     })
 }
