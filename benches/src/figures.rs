@@ -84,14 +84,13 @@ impl Bench<'_> {
         asked.is_empty() || asked.iter().any(|name| figures.contains(&name.as_str()))
     }
 
-    /// Rounds for a p99, and the seconds of each: more and shorter ones of the same time in all. What keeps the machine from work for
-    /// some milliseconds so spoils some of the rounds, and not their median.
-    pub fn short_rounds(&self) -> (usize, f64) {
-        const PARTS: u8 = 6;
+    /// Rounds for a p99, and the seconds of each: `parts` times as many, of the same time in all. What keeps the machine from work
+    /// for some milliseconds so spoils some of the rounds, and not their median.
+    pub fn short_rounds(&self, parts: u8) -> (usize, f64) {
         let Options {
             rounds, seconds, ..
         } = self.options;
-        (rounds * usize::from(PARTS), seconds / f64::from(PARTS))
+        (rounds * usize::from(parts), seconds / f64::from(parts))
     }
 
     /// A guest of the end-to-end tests.

@@ -63,7 +63,7 @@ pub struct Options {
     /// Only these figures, for example `P1,P9`.
     #[arg(long, value_delimiter = ',')]
     figures: Vec<String>,
-    /// Rounds; a figure is the median over them. P4 and P12 have six times as many, of a sixth of the time.
+    /// Rounds; a figure is the median over them. P4 and P12 have twelve and six times as many, as much shorter.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Seconds of each round, for each of those that are compared.

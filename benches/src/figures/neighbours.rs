@@ -37,7 +37,7 @@ pub fn beside(bench: &Bench<'_>) -> Result<()> {
     let good = Request::get(server.address, "good", "/");
     let spins = Request::get(server.address, "spins", "/spin");
     let allocates = Request::get(server.address, "allocates", "/alloc");
-    let (rounds, seconds) = bench.short_rounds();
+    let (rounds, seconds) = bench.short_rounds(6);
     for request in [
         &good,
         &Request::get(server.address, "spins", "/ok"),
